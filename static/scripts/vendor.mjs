@@ -1,0 +1,86 @@
+// Bundles the npm packages the page imports to minified ES modules in static/vendor/, one file a package, each usable
+// in a page and in a worker. Licences: legal comments stay in each bundle, the full texts go to vendor/LICENCES.txt.
+import { createRequire } from "node:module";
+import { mkdir, readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const vendor = join(root, "vendor");
+const require = createRequire(import.meta.url);
+
+/** Bundle name -> npm package. */
+const PACKAGES = {
+  "web-runtime": "@mlc-ai/web-runtime",
+  tokenizers: "@huggingface/tokenizers",
+  jinja: "@huggingface/jinja",
+  marked: "marked",
+  dompurify: "dompurify",
+};
+
+/** The web runtime reaches for these only under Node; in a browser those branches never run. */
+const NODE_ONLY = /^(node:)?(ws|perf_hooks|crypto|fs|path|util|child_process|worker_threads|wasi)$/;
+
+/** @type {import("esbuild").Plugin} */
+const emptyNodeModules = {
+  name: "empty-node-modules",
+  setup(bundler) {
+    bundler.onResolve({ filter: NODE_ONLY }, (args) => ({ path: args.path, namespace: "empty" }));
+    bundler.onLoad({ filter: /.*/, namespace: "empty" }, () => ({ contents: "module.exports = {};", loader: "js" }));
+  },
+};
+
+/**
+ * The source of a bundle's entry module: every export of the package, by name.
+ * A CommonJS package has no static export list, so its names are read by loading it here, once.
+ * @param {string} name npm package name
+ * @returns {Promise<string>}
+ */
+async function entrySource(name) {
+  const manifest = JSON.parse(await readFile(join(root, "node_modules", name, "package.json"), "utf8"));
+  const isModule = manifest.type === "module" || manifest.module !== undefined || manifest.exports !== undefined;
+  if (isModule) {
+    const hasDefault = "default" in (await import(name));
+    return `export * from "${name}";` + (hasDefault ? `export { default } from "${name}";` : "");
+  }
+  const names = Object.keys(require(name)).filter((key) => key !== "default" && key !== "__esModule");
+  if (names.length === 0) throw new Error(`${name} exports nothing: cannot make an ES module of it`);
+  return `import * as all from "${name}"; export const { ${names.join(", ")} } = all;`;
+}
+
+/**
+ * @param {string} name npm package name
+ * @returns {Promise<string>} its version and every licence and notice file it ships
+ */
+async function licenceText(name) {
+  const folder = join(root, "node_modules", name);
+  const { version, license } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));
+  const files = (await readdir(folder)).filter((file) => /^(licen[cs]e|notice|copyright)/i.test(file)).sort();
+  const texts = await Promise.all(files.map((file) => readFile(join(folder, file), "utf8")));
+  return [`${name} ${version} (${license})`, ...texts].join("\n\n");
+}
+
+// Written beside and renamed at the end: a bundle that failed halfway never replaces one that worked.
+const fresh = `${vendor}.new`;
+await rm(fresh, { recursive: true, force: true });
+await mkdir(fresh, { recursive: true });
+for (const [bundle, name] of Object.entries(PACKAGES)) {
+  await build({
+    stdin: { contents: await entrySource(name), resolveDir: root, sourcefile: `${bundle}.entry.js` },
+    outfile: join(fresh, `${bundle}.js`),
+    bundle: true,
+    minify: true,
+    format: "esm",
+    platform: "browser",
+    target: "es2022",
+    legalComments: "inline",
+    logLevel: "warning",
+    plugins: [emptyNodeModules],
+  });
+}
+const licences = await Promise.all([...Object.values(PACKAGES), "tslib"].map(licenceText));
+await writeFile(join(fresh, "LICENCES.txt"), licences.join(`\n\n${"-".repeat(80)}\n\n`));
+await rm(vendor, { recursive: true, force: true });
+await rename(fresh, vendor);
+console.log(`bundled ${Object.keys(PACKAGES).join(", ")} into static/vendor/`);
