@@ -1,0 +1,62 @@
+import { mountAnnouncer } from "./announcer.js";
+import { mountComposer } from "./composer.js";
+import { mountConversation } from "./conversation_view.js";
+import { byId } from "./dom.js";
+import { parseQuery } from "./query.js";
+import { StickToEnd } from "./scroll.js";
+import { Session } from "./session.js";
+import { mountSettings } from "./settings_view.js";
+import { mountStart } from "./start_view.js";
+import { Store } from "./store.js";
+import { mountTheme } from "./theme.js";
+
+const query = parseQuery(location.search);
+const model = query.model ?? document.documentElement.dataset.model ?? "demo";
+
+const store = new Store({
+  phase: "starting",
+  model,
+  title: model,
+  demo: false,
+  defaultTemperature: 1,
+  progress: null,
+  build: null,
+  failure: null,
+  turns: [],
+  answering: false,
+  settings: { temperature: query.temperature, maxTokens: query.maxTokens },
+  facts: null,
+});
+const session = new Session(store, query);
+
+const toEnd = byId("to-end", HTMLButtonElement);
+const scroll = new StickToEnd(byId("main", HTMLElement), byId("column", HTMLElement), (held) => (toEnd.hidden = held));
+toEnd.addEventListener("click", () => scroll.toEnd());
+
+mountTheme(byId("theme", HTMLButtonElement));
+mountSettings(store);
+mountStart(store, session);
+mountConversation(byId("log", HTMLElement), store, session);
+mountComposer(store, session, () => scroll.toEnd());
+mountAnnouncer(byId("status", HTMLElement), store);
+
+const newChat = byId("new-chat", HTMLButtonElement);
+newChat.addEventListener("click", async () => {
+  await session.newChat();
+  byId("message", HTMLTextAreaElement).focus();
+});
+const demoBadge = byId("demo-badge", HTMLButtonElement);
+store.subscribe((state) => {
+  newChat.disabled = state.turns.length === 0;
+  demoBadge.hidden = !state.demo;
+});
+
+const models = byId("models", HTMLSelectElement);
+models.value = model;
+models.addEventListener("change", () => {
+  const address = new URL(location.href);
+  address.searchParams.set("model", models.value);
+  location.assign(address);
+});
+
+await session.start();

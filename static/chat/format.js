@@ -1,0 +1,37 @@
+const UNITS = ["B", "kB", "MB", "GB"];
+
+/**
+ * Decimal units, as download sizes are usually given.
+ *
+ * @param {number} bytes
+ * @returns {string} such as "21.4 MB"
+ */
+export function formatBytes(bytes) {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 999.5 && unit < UNITS.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${value.toFixed(unit === 0 || value >= 100 ? 0 : unit === 3 ? 2 : 1)} ${UNITS[unit]}`;
+}
+
+/**
+ * @param {number} seconds
+ * @returns {string} such as "about 2 minutes left"; coarse on purpose, so that it does not flicker
+ */
+export function formatTimeLeft(seconds) {
+  if (seconds < 5) return "a few seconds left";
+  if (seconds < 55) return `about ${Math.ceil(seconds / 5) * 5} seconds left`;
+  const minutes = Math.max(1, Math.round(seconds / 60));
+  if (minutes < 90) return `about ${minutes} ${minutes === 1 ? "minute" : "minutes"} left`;
+  return `about ${Math.round(minutes / 60)} hours left`;
+}
+
+/**
+ * @param {number} rate
+ * @returns {string} such as "0.42" or "143"
+ */
+export function formatRate(rate) {
+  return rate >= 100 ? rate.toFixed(0) : rate >= 1 ? rate.toFixed(1) : rate.toFixed(2);
+}

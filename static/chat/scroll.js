@@ -1,0 +1,58 @@
+/** Closer to the end than this counts as "at the end" (px): a finger is not exact. */
+const SLACK = 32;
+
+/**
+ * Keeps a scroller at its end while its content grows, until the person scrolls up; scrolling back to the end, or `toEnd()`, holds it
+ * there again.
+ */
+export class StickToEnd {
+  #scroller;
+  #held = true;
+  #lastTop = 0;
+  /** @type {(held: boolean) => void} */
+  #onChange;
+
+  /**
+   * @param {HTMLElement} scroller
+   * @param {HTMLElement} content  what grows inside it
+   * @param {(held: boolean) => void} onChange
+   */
+  constructor(scroller, content, onChange) {
+    this.#scroller = scroller;
+    this.#onChange = onChange;
+    scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    // The first upward wheel notch must win against content that grows in the same frame.
+    scroller.addEventListener("wheel", (event) => event.deltaY < 0 && this.#canScroll() && this.#hold(false), { passive: true });
+    const observer = new ResizeObserver(() => this.#follow());
+    observer.observe(content);
+    observer.observe(scroller);
+  }
+
+  toEnd() {
+    this.#hold(true);
+    this.#follow();
+  }
+
+  #canScroll() {
+    return this.#scroller.scrollHeight > this.#scroller.clientHeight + 1;
+  }
+
+  #follow() {
+    if (this.#held) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+  }
+
+  #scrolled() {
+    const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
+    const atEnd = scrollHeight - clientHeight - scrollTop <= SLACK;
+    if (atEnd) this.#hold(true);
+    else if (scrollTop < this.#lastTop) this.#hold(false); // Growing content never moves upwards: this was the person.
+    this.#lastTop = scrollTop;
+  }
+
+  /** @param {boolean} held */
+  #hold(held) {
+    if (held === this.#held) return;
+    this.#held = held;
+    this.#onChange(held);
+  }
+}

@@ -1,0 +1,203 @@
+/** @import { BuildProgress, ChatRequest, EngineLike, LoadOptions, Turn } from "./types.js" */
+/** @import { Query } from "./query.js" */
+/** @import { Store } from "./store.js" */
+import { needsReload, toFailure } from "./failures.js";
+import { followBuild, modelState, startBuild } from "./model_api.js";
+import { messagesFor, newTurn } from "./turns.js";
+
+/** @typedef {(url: string, options: LoadOptions) => Promise<EngineLike>} LoadEngine */
+
+/** @type {LoadEngine} */
+async function loadEngine(url, options) {
+  // Imported when it is needed: a failing engine must not take the page that explains the failure with it.
+  const { Engine } = await import("../engine/engine.js");
+  return await Engine.load(url, options);
+}
+
+/**
+ * What a person can do on the page, and the order in which it happens. It writes to the store and never touches the DOM.
+ */
+export class Session {
+  #store;
+  #query;
+  /** @type {EngineLike | null} */
+  #engine = null;
+  /** @type {AbortController | null} */
+  #answer = null;
+  /** @type {Promise<void>} the answer being written; resolved when there is none */
+  #finished = Promise.resolve();
+
+  /**
+   * @param {Store} store
+   * @param {Query} query
+   */
+  constructor(store, query) {
+    this.#store = store;
+    this.#query = query;
+  }
+
+  /** From nothing to a model that can answer, or to a phase that says why not. Also what Retry calls. */
+  async start() {
+    this.#store.update({ phase: "starting", progress: null, failure: null });
+    try {
+      // Before anything else: building or loading a model is no use without it.
+      if (!("gpu" in navigator) || !navigator.gpu) throw Object.assign(new Error("navigator.gpu is missing"), { code: "no-webgpu" });
+      const state = await modelState(this.#store.state.model);
+      if (state === "unbuilt") this.#store.update({ phase: "unbuilt" });
+      else if (state === "building") await this.#followBuild();
+      else await this.#load();
+    } catch (error) {
+      this.#store.update({ phase: "failed", failure: toFailure(error) });
+    }
+  }
+
+  /** Asks the server to build the model, shows how it goes, then loads it. */
+  async build() {
+    this.#store.update({ phase: "building", build: null, failure: null });
+    try {
+      await startBuild(this.#store.state.model);
+      await this.#followBuild();
+    } catch (error) {
+      this.#store.update({ phase: "failed", failure: toFailure(error) });
+    }
+  }
+
+  async #followBuild() {
+    this.#store.update({ phase: "building" });
+    await followBuild(this.#store.state.model, (/** @type {BuildProgress} */ build) => this.#store.update({ build }));
+    await this.#load();
+  }
+
+  async #load() {
+    this.#store.update({ phase: "loading", progress: null });
+    const { model } = this.#store.state;
+    const engine = await loadEngine(`/models/${encodeURIComponent(model)}/`, {
+      onProgress: (progress) => this.#store.update({ progress }),
+      build: this.#query.build,
+      context: this.#query.context,
+    });
+    this.#engine = engine;
+    const { title, demo, sampling } = engine.manifest;
+    this.#store.update({
+      phase: "ready",
+      title: title || model,
+      demo,
+      defaultTemperature: sampling.temperature,
+    });
+  }
+
+  /**
+   * @param {string} text
+   * @returns {boolean} whether the message was taken
+   */
+  send(text) {
+    const { phase, answering, turns } = this.#store.state;
+    if (phase !== "ready" || answering || text.trim() === "") return false;
+    const question = newTurn("user", text);
+    const answer = newTurn("assistant", "");
+    this.#store.update({ turns: [...turns, question, answer] });
+    this.#finished = this.#write(answer);
+    return true;
+  }
+
+  /** Ends the answer being written; what was written stays. */
+  stop() {
+    this.#answer?.abort();
+  }
+
+  /**
+   * Writes a failed answer again.
+   *
+   * @param {number} id
+   */
+  async retry(id) {
+    const { turns, answering } = this.#store.state;
+    const failed = turns.find((turn) => turn.id === id);
+    if (!failed?.failure || answering) return;
+    if (needsReload(failed.failure)) {
+      this.#store.update({ phase: "loading", progress: null });
+      await this.#disposeEngine();
+      await this.start();
+      if (this.#store.state.phase !== "ready") return;
+    }
+    /** @type {Partial<Turn>} */
+    const fresh = { text: "", state: "streaming", failure: undefined, finishReason: undefined, usage: undefined };
+    this.#store.updateTurn(id, fresh);
+    this.#finished = this.#write({ ...failed, ...fresh });
+  }
+
+  /** Forgets the conversation. */
+  async newChat() {
+    this.stop();
+    this.#store.update({ turns: [] });
+    await this.#finished;
+    await this.#engine?.reset();
+  }
+
+  async #disposeEngine() {
+    const engine = this.#engine;
+    this.#engine = null;
+    try {
+      await engine?.dispose();
+    } catch {
+      // It is being thrown away because it is broken.
+    }
+  }
+
+  /** @param {Turn} answer */
+  async #write(answer) {
+    const engine = this.#engine;
+    if (!engine) throw new Error("The model is not loaded.");
+    const abort = new AbortController();
+    this.#answer = abort;
+    this.#store.update({ answering: true });
+    let text = "";
+    /** @type {Partial<Turn>} */
+    const end = { state: "done", finishReason: "stop" };
+    try {
+      const stream = await engine.chat.completions.create(this.#request(answer.id, abort.signal));
+      for await (const chunk of stream) {
+        const choice = chunk.choices[0];
+        if (choice?.delta.content) {
+          text += choice.delta.content;
+          this.#store.updateTurn(answer.id, { text });
+        }
+        if (choice?.finish_reason) end.finishReason = choice.finish_reason;
+        if (chunk.usage) end.usage = chunk.usage;
+      }
+      await this.#readFacts(engine);
+    } catch (error) {
+      const failure = toFailure(error);
+      if (abort.signal.aborted && (failure.code === "aborted" || /** @type {Error} */ (error).name === "AbortError")) {
+        end.finishReason = "abort";
+      } else {
+        Object.assign(end, { state: "error", finishReason: undefined, failure });
+      }
+    }
+    this.#answer = null;
+    this.#store.updateTurn(answer.id, end);
+    this.#store.update({ answering: false });
+  }
+
+  /**
+   * @param {number} answerId
+   * @param {AbortSignal} signal
+   * @returns {ChatRequest}
+   */
+  #request(answerId, signal) {
+    const { turns, settings, defaultTemperature } = this.#store.state;
+    return {
+      messages: messagesFor(turns, answerId),
+      stream: true,
+      temperature: settings.temperature ?? defaultTemperature,
+      ...(settings.maxTokens === null ? {} : { max_tokens: settings.maxTokens }),
+      signal,
+    };
+  }
+
+  /** @param {EngineLike} engine */
+  async #readFacts(engine) {
+    const { adapter, build } = await engine.stats();
+    this.#store.update({ facts: { adapter: String(adapter ?? ""), build: String(build ?? "") } });
+  }
+}
