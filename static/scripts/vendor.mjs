@@ -32,21 +32,22 @@ const emptyNodeModules = {
 };
 
 /**
- * The source of a bundle's entry module: every export of the package, by name.
+ * The sources of a bundle's entry module and of its types: every export of the package, by name.
  * A CommonJS package has no static export list, so its names are read by loading it here, once.
  * @param {string} name npm package name
- * @returns {Promise<string>}
+ * @returns {Promise<{ code: string, types: string }>}
  */
-async function entrySource(name) {
+async function entrySources(name) {
   const manifest = JSON.parse(await readFile(join(root, "node_modules", name, "package.json"), "utf8"));
   const isModule = manifest.type === "module" || manifest.module !== undefined || manifest.exports !== undefined;
   if (isModule) {
-    const hasDefault = "default" in (await import(name));
-    return `export * from "${name}";` + (hasDefault ? `export { default } from "${name}";` : "");
+    const code = `export * from "${name}";\n` + ("default" in (await import(name)) ? `export { default } from "${name}";\n` : "");
+    return { code, types: code };
   }
   const names = Object.keys(require(name)).filter((key) => key !== "default" && key !== "__esModule");
   if (names.length === 0) throw new Error(`${name} exports nothing: cannot make an ES module of it`);
-  return `import * as all from "${name}"; export const { ${names.join(", ")} } = all;`;
+  const code = `import * as all from "${name}"; export const { ${names.join(", ")} } = all;`;
+  return { code, types: `export * from "${name}";\n` };
 }
 
 /**
@@ -66,8 +67,10 @@ const fresh = `${vendor}.new`;
 await rm(fresh, { recursive: true, force: true });
 await mkdir(fresh, { recursive: true });
 for (const [bundle, name] of Object.entries(PACKAGES)) {
+  const { code, types } = await entrySources(name);
+  await writeFile(join(fresh, `${bundle}.d.ts`), types); // tsc takes a .d.ts beside a .js module
   await build({
-    stdin: { contents: await entrySource(name), resolveDir: root, sourcefile: `${bundle}.entry.js` },
+    stdin: { contents: code, resolveDir: root, sourcefile: `${bundle}.entry.js` },
     outfile: join(fresh, `${bundle}.js`),
     bundle: true,
     minify: true,
