@@ -1,0 +1,157 @@
+"""manifest.json: everything the page needs to know of an artifact. Its one definition; the JSON Schema comes from it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from build_wasm.config import TextConfig
+
+SCHEMA_VERSION = 1
+
+Quantization = Literal["q4", "none"]
+BuildName = Literal["f32", "f16"]
+TensorDType = Literal["uint32", "float32", "int32", "float16"]
+Count = Annotated[int, Field(ge=0)]
+# One path component without tricks: artifacts are served by name.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors: a typo in a manifest must not pass unseen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Strict):
+    """Where the weights came from: a hub id, "demo" or a folder's name; and the hub's commit."""
+
+    model: str
+    revision: str | None = None
+
+
+class Versions(Strict):
+    """What made the artifact."""
+
+    webgemma: str
+    apache_tvm: str
+
+
+class Context(Strict):
+    """Tokens of context: what the page allocates unless told otherwise, and the most that the model was made for."""
+
+    default: Annotated[int, Field(ge=1)]
+    maximum: Annotated[int, Field(ge=1)]
+
+
+class FileInfo(Strict):
+    """One file of the artifact; path is "<stem>.<first 16 hex digits of sha256>.<ext>"."""
+
+    path: FileName
+    bytes: Count
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    role: Literal["shard", "wasm", "tokenizer"]
+
+
+class Limits(Strict):
+    """Least WebGPU limits that a build runs with; names are WebGPU's."""
+
+    maxStorageBufferBindingSize: Count  # noqa: N815
+    maxBufferSize: Count  # noqa: N815
+    maxComputeWorkgroupStorageSize: Count  # noqa: N815
+    maxComputeInvocationsPerWorkgroup: Count  # noqa: N815
+    maxStorageBuffersPerShaderStage: Count  # noqa: N815
+
+
+class BufferInfo(Strict):
+    """A GPU buffer besides the weights. The extent "context" is the KV capacity, chosen when the page loads."""
+
+    name: str
+    dtype: TensorDType
+    shape: list[Count | Literal["context"]]
+
+
+class FunctionInfo(Strict):
+    """A compiled function: its arguments are names of tensors and buffers. chunk: tokens per call of a prefill."""
+
+    args: list[str]
+    chunk: Annotated[int, Field(ge=1)] | None = None
+
+
+class BuildInfo(Strict):
+    """One wasm build. `wasm` is the path of a file with role wasm (filled in when the artifact is assembled)."""
+
+    wasm: str
+    features: list[str]
+    limits: Limits
+    buffers: list[BufferInfo]
+    functions: dict[str, FunctionInfo]
+
+
+class Piece(Strict):
+    """A run of a tensor's bytes. shard: index among the files with role "shard"."""
+
+    shard: Count
+    offset: Count
+    bytes: Annotated[int, Field(ge=4)]
+
+
+class TensorInfo(Strict):
+    """A packed weight tensor; its pieces in order are its bytes, little endian."""
+
+    name: str
+    dtype: TensorDType
+    shape: list[Count]
+    bytes: Annotated[int, Field(ge=4)]
+    pieces: list[Piece]
+
+
+class Sampling(Strict):
+    """Defaults for sampling, from generation_config.json."""
+
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    top_k: Count = 64
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+
+
+class Manifest(Strict):
+    """The contract between build_wasm, server and page."""
+
+    schema_version: Literal[1]
+    name: str
+    title: str
+    demo: bool
+    source: Source
+    quantization: Quantization
+    versions: Versions
+    config: TextConfig
+    context: Context
+    files: list[FileInfo]
+    builds: dict[BuildName, BuildInfo]
+    tensors: list[TensorInfo]
+    tokenizer: FileName
+    chat_template: str
+    bos_id: Count
+    stop_ids: list[Count]
+    sampling: Sampling
+
+    def total_bytes(self) -> int:
+        """Size of every file listed."""
+        return sum(file.bytes for file in self.files)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of manifest.json."""
+    schema = Manifest.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def json_schema_text() -> str:
+    """The text committed as static/engine/manifest.schema.json."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    print(json_schema_text(), end="")
