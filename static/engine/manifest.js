@@ -1,0 +1,260 @@
+import { WebGemmaError } from "./errors.js";
+
+/**
+ * manifest.json, all that the build tells the page. Its one definition is build_wasm/manifest.py; sizes are in bytes.
+ *
+ * @typedef {object} ManifestFile
+ * @property {string} path  "<stem>.<first 16 hex of sha256>.<ext>", beside manifest.json
+ * @property {number} bytes
+ * @property {string} sha256
+ * @property {"shard" | "wasm" | "tokenizer"} role
+ *
+ * @typedef {object} Piece  where a part of a tensor lies
+ * @property {number} shard  index among the files of role "shard"
+ * @property {number} offset
+ * @property {number} bytes
+ *
+ * @typedef {object} Tensor
+ * @property {string} name
+ * @property {string} dtype
+ * @property {number[]} shape
+ * @property {number} bytes
+ * @property {Piece[]} pieces  in order
+ *
+ * @typedef {object} BufferSpec  a buffer that the model needs besides its weights
+ * @property {string} name
+ * @property {string} dtype
+ * @property {(number | "context")[]} shape
+ *
+ * @typedef {object} FunctionSpec
+ * @property {string[]} args  names of tensors and buffers
+ * @property {number} [chunk]  tokens that a prefill function takes
+ *
+ * @typedef {object} BuildSpec
+ * @property {string} wasm
+ * @property {string[]} features
+ * @property {Record<string, number>} limits
+ * @property {BufferSpec[]} buffers
+ * @property {Record<string, FunctionSpec>} functions
+ *
+ * @typedef {object} Manifest
+ * @property {number} schema_version
+ * @property {string} name
+ * @property {string} title
+ * @property {boolean} demo
+ * @property {string} quantization
+ * @property {Record<string, any>} config
+ * @property {{ default: number, maximum: number }} context  in tokens
+ * @property {ManifestFile[]} files
+ * @property {Record<string, BuildSpec>} builds
+ * @property {Tensor[]} tensors
+ * @property {string} tokenizer
+ * @property {string} chat_template
+ * @property {number} bos_id
+ * @property {number[]} stop_ids
+ * @property {{ temperature: number, top_k: number, top_p: number }} sampling
+ */
+
+export const SCHEMA_VERSION = 1;
+const MAX_SHARD_BYTES = 32 * 1024 * 1024;
+const DTYPE_BYTES = new Map(
+  Object.entries({ float32: 4, uint32: 4, int32: 4, float16: 2, bfloat16: 2, uint16: 2, int16: 2, uint8: 1, int8: 1 }),
+);
+const HINT = "Build the model again with the version of WebGemma that serves this page.";
+
+/**
+ * Checks everything that the engine relies on.
+ *
+ * @param {unknown} json the parsed manifest.json
+ * @returns {Manifest} the same object
+ * @throws {WebGemmaError} "manifest", naming the first thing that is wrong
+ */
+export function validateManifest(json) {
+  const manifest = /** @type {Manifest} */ (object(json, "manifest"));
+  if (manifest.schema_version !== SCHEMA_VERSION) {
+    throw refuse(`schema_version is ${JSON.stringify(manifest.schema_version)}, this page understands ${SCHEMA_VERSION}`);
+  }
+  for (const field of /** @type {const} */ (["name", "title", "quantization", "tokenizer", "chat_template"])) text(manifest[field], field);
+  if (typeof manifest.demo !== "boolean") throw refuse("demo must be true or false");
+  object(manifest.config, "config");
+  positive(manifest.config.vocab_size, "config.vocab_size");
+  const context = object(manifest.context, "context");
+  positive(context.default, "context.default");
+  if (positive(context.maximum, "context.maximum") < manifest.context.default) throw refuse("context.default is above context.maximum");
+  natural(manifest.bos_id, "bos_id");
+  list(manifest.stop_ids, "stop_ids").forEach((id, i) => natural(id, `stop_ids[${i}]`));
+  const sampling = object(manifest.sampling, "sampling");
+  for (const field of ["temperature", "top_k", "top_p"]) {
+    if (!(Number.isFinite(sampling[field]) && sampling[field] >= 0)) throw refuse(`sampling.${field} must be a number of at least 0`);
+  }
+  const files = checkFiles(manifest);
+  checkTensors(manifest);
+  checkBuilds(manifest, files);
+  if (files.get(manifest.tokenizer)?.role !== "tokenizer") throw refuse(`tokenizer ${manifest.tokenizer} is not a tokenizer among files`);
+  return manifest;
+}
+
+/**
+ * @param {Manifest} manifest
+ * @returns {ManifestFile[]} the shards, in the order that pieces count them
+ */
+export function shardsOf(manifest) {
+  return manifest.files.filter((file) => file.role === "shard");
+}
+
+/**
+ * @param {Manifest} manifest
+ * @param {string} path
+ * @returns {ManifestFile} a file that validateManifest has seen
+ */
+export function fileAt(manifest, path) {
+  const file = manifest.files.find((candidate) => candidate.path === path);
+  if (!file) throw refuse(`${path} is not among files`);
+  return file;
+}
+
+/**
+ * @param {Manifest} manifest
+ * @returns {Map<string, ManifestFile>} by path
+ */
+function checkFiles(manifest) {
+  /** @type {Map<string, ManifestFile>} */
+  const files = new Map();
+  for (const [i, file] of list(manifest.files, "files").entries()) {
+    const path = text(object(file, `files[${i}]`).path, `files[${i}].path`);
+    // A plain name beside the manifest: never another folder or another site.
+    if (!/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(path)) throw refuse(`files[${i}].path ${JSON.stringify(path)} is not a plain file name`);
+    if (files.has(path)) throw refuse(`file ${path} is listed twice`);
+    positive(file.bytes, `${path}: bytes`);
+    if (!/^[0-9a-f]{64}$/.test(file.sha256)) throw refuse(`${path}: sha256 is not 64 hex digits`);
+    if (!["shard", "wasm", "tokenizer"].includes(file.role)) throw refuse(`${path}: unknown role ${JSON.stringify(file.role)}`);
+    if (file.role === "shard" && file.bytes > MAX_SHARD_BYTES) throw refuse(`shard ${path} has ${file.bytes} bytes, at most ${MAX_SHARD_BYTES} are allowed`);
+    files.set(path, file);
+  }
+  return files;
+}
+
+/** @param {Manifest} manifest */
+function checkTensors(manifest) {
+  const shards = shardsOf(manifest);
+  /** @type {Piece[][]} */
+  const taken = shards.map(() => []);
+  const names = new Set();
+  if (list(manifest.tensors, "tensors").length === 0) throw refuse("tensors is empty");
+  for (const [i, tensor] of manifest.tensors.entries()) {
+    const name = text(object(tensor, `tensors[${i}]`).name, `tensors[${i}].name`);
+    if (names.has(name)) throw refuse(`tensor ${name} is listed twice`);
+    names.add(name);
+    const size = DTYPE_BYTES.get(tensor.dtype);
+    if (size === undefined) throw refuse(`tensor ${name}: unknown dtype ${JSON.stringify(tensor.dtype)}`);
+    const expected = list(tensor.shape, `tensor ${name}: shape`).reduce((product, n) => product * positive(n, `tensor ${name}: shape`), size);
+    if (tensor.bytes !== expected) {
+      throw refuse(`tensor ${name}: ${tensor.dtype} [${tensor.shape}] needs ${expected} bytes, but ${tensor.bytes} are declared`);
+    }
+    let sum = 0;
+    for (const piece of list(tensor.pieces, `tensor ${name}: pieces`)) {
+      const { shard: index, offset, bytes } = /** @type {Piece} */ (object(piece, `tensor ${name}: piece`));
+      const shard = shards[natural(index, `tensor ${name}: piece shard`)];
+      if (!shard) throw refuse(`tensor ${name}: shard ${index} does not exist, there are ${shards.length}`);
+      natural(offset, `tensor ${name}: piece offset`);
+      // WebGPU copies whole 4-byte words.
+      if (positive(bytes, `tensor ${name}: piece bytes`) % 4 !== 0) throw refuse(`tensor ${name}: a piece has ${bytes} bytes, not a multiple of 4`);
+      if (offset + bytes > shard.bytes) throw refuse(`tensor ${name}: a piece ends at byte ${offset + bytes} of ${shard.path}, which has ${shard.bytes}`);
+      taken[index]?.push(piece);
+      sum += bytes;
+    }
+    if (sum !== expected) throw refuse(`tensor ${name}: its pieces have ${sum} bytes, expected ${expected}`);
+  }
+  taken.forEach((pieces, index) => {
+    let end = 0;
+    for (const piece of pieces.sort((a, b) => a.offset - b.offset)) {
+      if (piece.offset < end) throw refuse(`two tensors overlap at byte ${piece.offset} of ${shards[index]?.path}`);
+      end = piece.offset + piece.bytes;
+    }
+  });
+}
+
+/**
+ * @param {Manifest} manifest
+ * @param {Map<string, ManifestFile>} files
+ */
+function checkBuilds(manifest, files) {
+  const builds = Object.entries(object(manifest.builds, "builds"));
+  if (builds.length === 0) throw refuse("builds is empty");
+  for (const [name, build] of builds) {
+    const label = `builds.${name}`;
+    object(build, label);
+    if (files.get(build.wasm)?.role !== "wasm") throw refuse(`${label}.wasm ${build.wasm} is not a wasm among files`);
+    list(build.features, `${label}.features`);
+    object(build.limits, `${label}.limits`);
+    const known = new Set(manifest.tensors.map((tensor) => tensor.name));
+    for (const buffer of list(build.buffers, `${label}.buffers`)) {
+      known.add(text(object(buffer, `${label}.buffers`).name, `${label}.buffers: name`));
+      if (!DTYPE_BYTES.has(buffer.dtype)) throw refuse(`${label}: buffer ${buffer.name} has unknown dtype ${JSON.stringify(buffer.dtype)}`);
+      for (const n of list(buffer.shape, `${label}: shape of ${buffer.name}`)) if (n !== "context") positive(n, `${label}: shape of ${buffer.name}`);
+    }
+    const functions = object(build.functions, `${label}.functions`);
+    if (!("decode" in functions)) throw refuse(`${label} has no function decode`);
+    for (const [fn, spec] of Object.entries(functions)) {
+      for (const arg of list(object(spec, `${label}.${fn}`).args, `${label}.${fn}.args`)) {
+        if (!known.has(arg)) throw refuse(`${label}: ${fn} takes ${JSON.stringify(arg)}, which is neither a tensor nor a buffer`);
+      }
+    }
+  }
+}
+
+/** @param {string} what */
+function refuse(what) {
+  return new WebGemmaError("manifest", `The model's manifest is not usable: ${what}.`, HINT);
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} name
+ * @returns {Record<string, any>}
+ */
+function object(value, name) {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw refuse(`${name} is missing or not an object`);
+  return value;
+}
+
+/**
+ * @template T
+ * @param {T[]} value
+ * @param {string} name
+ * @returns {T[]}
+ */
+function list(value, name) {
+  if (!Array.isArray(value)) throw refuse(`${name} is missing or not a list`);
+  return value;
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} name
+ * @returns {string}
+ */
+function text(value, name) {
+  if (typeof value !== "string" || value === "") throw refuse(`${name} is missing or not a text`);
+  return value;
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} name
+ * @returns {number}
+ */
+function natural(value, name) {
+  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) throw refuse(`${name} must be a whole number of at least 0`);
+  return value;
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} name
+ * @returns {number}
+ */
+function positive(value, name) {
+  if (natural(value, name) === 0) throw refuse(`${name} must not be 0`);
+  return /** @type {number} */ (value);
+}

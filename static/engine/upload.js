@@ -1,0 +1,137 @@
+import { WebGemmaError, throwIfAborted } from "./errors.js";
+
+/**
+ * One contiguous copy from memory into a GPU buffer. Offsets are in bytes and may be beyond 2^32.
+ *
+ * @typedef {object} Copy
+ * @property {Uint8Array} source  a multiple of 4 bytes
+ * @property {GPUBuffer} buffer
+ * @property {number} offset  in `buffer`, a multiple of 4
+ */
+
+const SLOT_BYTES = 16 * 1024 * 1024;
+const MAX_SLOTS = 8;
+// The numeric values of GPUBufferUsage.MAP_WRITE | COPY_SRC: the global is missing outside browsers.
+const STAGING_USAGE = 0x0002 | 0x0004;
+
+/**
+ * Fills GPU buffers through a ring of mapped staging buffers: cheaper than queue.writeBuffer, and the memory it takes is
+ * fixed, whatever is uploaded. No copy is larger than a slot.
+ */
+export class Uploader {
+  #device;
+  #slotBytes;
+  #maxSlots;
+  #signal;
+  /** @type {GPUBuffer[]} */
+  #slots = [];
+  /** Slots on their way to being mapped again, oldest first. @type {Promise<GPUBuffer>[]} */
+  #free = [];
+  #lost;
+
+  /**
+   * @param {GPUDevice} device
+   * @param {{ slotBytes?: number, budget?: number, signal?: AbortSignal }} [options] budget: bytes of all slots
+   *   together (default 64 MiB)
+   */
+  constructor(device, { slotBytes = SLOT_BYTES, budget = 4 * SLOT_BYTES, signal } = {}) {
+    this.#device = device;
+    this.#slotBytes = Math.floor(Math.min(slotBytes, budget) / 4) * 4;
+    this.#maxSlots = Math.min(MAX_SLOTS, Math.max(1, Math.floor(budget / this.#slotBytes)));
+    this.#signal = signal;
+    this.#lost = device.lost.then((info) => {
+      throw new WebGemmaError("device-lost", `The GPU was lost while the model was loading: ${info.message || info.reason}`, "Load the page again.");
+    });
+    this.#lost.catch(() => {}); // it is awaited only while a slot is
+  }
+
+  /**
+   * Copies in order; returns when all of them are submitted, and their sources may be reused.
+   *
+   * @param {Iterable<Copy>} copies
+   * @throws {WebGemmaError} "out-of-memory", "device-lost" or "aborted"
+   */
+  async upload(copies) {
+    /** @type {{ buffer: GPUBuffer, memory: Uint8Array } | null} */
+    let slot = null;
+    /** @type {{ from: number, buffer: GPUBuffer, offset: number, bytes: number }[]} */
+    let pending = [];
+    let filled = 0;
+    const flush = () => {
+      if (slot) this.#submit(slot.buffer, pending);
+      slot = null;
+      pending = [];
+      filled = 0;
+    };
+    for (const { source, buffer, offset } of copies) {
+        if (source.byteLength % 4 !== 0 || offset % 4 !== 0) throw new RangeError(`copy of ${source.byteLength} bytes to ${offset}: not whole words`);
+      for (let done = 0; done < source.byteLength; ) {
+        slot ??= await this.#acquire();
+        const bytes = Math.min(source.byteLength - done, this.#slotBytes - filled);
+        slot.memory.set(source.subarray(done, done + bytes), filled);
+        pending.push({ from: filled, buffer, offset: offset + done, bytes });
+        filled += bytes;
+        done += bytes;
+        if (filled === this.#slotBytes) flush();
+      }
+    }
+    flush();
+  }
+
+  /** Waits until everything submitted is in its place. */
+  async finish() {
+    await Promise.race([this.#device.queue.onSubmittedWorkDone(), this.#lost]);
+    throwIfAborted(this.#signal);
+  }
+
+  destroy() {
+    for (const slot of this.#slots) slot.destroy();
+    this.#slots = [];
+    this.#free = [];
+  }
+
+  /** @returns {Promise<{ buffer: GPUBuffer, memory: Uint8Array }>} */
+  async #acquire() {
+    throwIfAborted(this.#signal);
+    if (this.#slots.length < this.#maxSlots) this.#free.unshift(this.#create());
+    const next = this.#free.shift();
+    if (!next) throw new Error("an upload is already running");
+    const buffer = await Promise.race([next, this.#lost]);
+    throwIfAborted(this.#signal);
+    return { buffer, memory: new Uint8Array(buffer.getMappedRange()) };
+  }
+
+  /** @returns {Promise<GPUBuffer>} */
+  async #create() {
+    const device = this.#device;
+    device.pushErrorScope("out-of-memory");
+    /** @type {GPUBuffer | undefined} */
+    let buffer;
+    /** @type {unknown} */
+    let thrown;
+    try {
+      buffer = device.createBuffer({ label: "staging", size: this.#slotBytes, usage: STAGING_USAGE, mappedAtCreation: true });
+      this.#slots.push(buffer);
+    } catch (error) {
+      thrown = error; // RangeError: no memory on this side
+    }
+    const error = await device.popErrorScope();
+    if (buffer && !error) return buffer;
+    const reason = error?.message ?? (thrown instanceof Error ? thrown.message : String(thrown));
+    throw new WebGemmaError("out-of-memory", `No memory for a staging buffer of ${this.#slotBytes} bytes: ${reason}`, "Close other tabs and programs that use the GPU.");
+  }
+
+  /**
+   * @param {GPUBuffer} slot
+   * @param {{ from: number, buffer: GPUBuffer, offset: number, bytes: number }[]} copies
+   */
+  #submit(slot, copies) {
+    slot.unmap();
+    const encoder = this.#device.createCommandEncoder({ label: "upload" });
+    for (const { from, buffer, offset, bytes } of copies) encoder.copyBufferToBuffer(slot, from, buffer, offset, bytes);
+    this.#device.queue.submit([encoder.finish()]);
+    const mapped = slot.mapAsync(0x0002).then(() => slot); // GPUMapMode.WRITE
+    mapped.catch(() => {}); // reported by whoever waits for the slot
+    this.#free.push(mapped);
+  }
+}
