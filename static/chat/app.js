@@ -30,14 +30,16 @@ const store = new Store({
 const session = new Session(store, query);
 
 const toEnd = byId("to-end", HTMLButtonElement);
-const scroll = new StickToEnd(byId("main", HTMLElement), byId("column", HTMLElement), (held) => (toEnd.hidden = held));
+const scroll = new StickToEnd(byId("main", HTMLElement), byId("column", HTMLElement), (held) => {
+  toEnd.hidden = held || store.state.turns.length === 0;
+});
 toEnd.addEventListener("click", () => scroll.toEnd());
 
 mountTheme(byId("theme", HTMLButtonElement));
 mountSettings(store);
 mountStart(store, session);
 mountConversation(byId("log", HTMLElement), store, session);
-mountComposer(store, session, () => scroll.toEnd());
+mountComposer(store, session);
 mountAnnouncer(byId("status", HTMLElement), store);
 
 const newChat = byId("new-chat", HTMLButtonElement);
@@ -46,7 +48,9 @@ newChat.addEventListener("click", async () => {
   byId("message", HTMLTextAreaElement).focus();
 });
 const demoBadge = byId("demo-badge", HTMLButtonElement);
-store.subscribe((state) => {
+store.subscribe((state, previous) => {
+  if (state.turns.length > previous.turns.length) scroll.toEnd();
+  else if (state.turns.length < previous.turns.length) scroll.release();
   newChat.disabled = state.turns.length === 0;
   demoBadge.hidden = !state.demo;
 });

@@ -7,9 +7,8 @@ import { byId } from "./dom.js";
  *
  * @param {Store} store
  * @param {Session} session
- * @param {() => void} onSent
  */
-export function mountComposer(store, session, onSent) {
+export function mountComposer(store, session) {
   const form = byId("composer", HTMLFormElement);
   const message = byId("message", HTMLTextAreaElement);
   const send = byId("send", HTMLButtonElement);
@@ -39,7 +38,6 @@ export function mountComposer(store, session, onSent) {
     message.value = "";
     fit();
     show();
-    onSent();
   });
   message.addEventListener("input", () => {
     fit();
@@ -54,12 +52,16 @@ export function mountComposer(store, session, onSent) {
   stop.addEventListener("click", () => session.stop());
   document.addEventListener("keydown", (event) => {
     // With a popover open, Escape closes it (the browser does that) and the answer goes on.
-    if (event.key !== "Escape" || event.isComposing || document.querySelector("[popover].open")) return;
-    session.stop();
+    if (event.key === "Escape" && !event.isComposing && !popoverIsOpen()) session.stop();
   });
   store.subscribe((state, previous) => {
     show();
     // A touch keyboard that opens by itself hides the page; elsewhere typing can start at once.
     if (state.phase === "ready" && previous.phase !== "ready" && matchMedia("(pointer: fine)").matches) message.focus();
   });
+}
+
+/** The selector itself is an error in browsers without popovers. */
+function popoverIsOpen() {
+  return CSS.supports("selector(:popover-open)") && document.querySelector(":popover-open") !== null;
 }

@@ -2,12 +2,12 @@
 const SLACK = 32;
 
 /**
- * Keeps a scroller at its end while its content grows, until the person scrolls up; scrolling back to the end, or `toEnd()`, holds it
- * there again.
+ * Keeps a scroller at its end while its content grows, from `toEnd()` until the person scrolls up or `release()`; scrolling
+ * back to the end holds it there again.
  */
 export class StickToEnd {
   #scroller;
-  #held = true;
+  #held = false;
   #lastTop = 0;
   /** @type {(held: boolean) => void} */
   #onChange;
@@ -31,6 +31,10 @@ export class StickToEnd {
   toEnd() {
     this.#hold(true);
     this.#follow();
+  }
+
+  release() {
+    this.#hold(false);
   }
 
   #canScroll() {
