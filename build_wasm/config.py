@@ -279,4 +279,7 @@ def _rope(text: Mapping[str, Any], kind: LayerType, head_dim: int) -> Rope:
         raise BuildError(f"RoPE scaling (factor={parameters['factor']}, {kind}) is not supported.")
     if "rope_theta" not in parameters:
         raise BuildError(f"config.json: rope_parameters of {kind} has no rope_theta.")
-    return Rope(theta=float(parameters["rope_theta"]), rotated_pairs=int(fraction * head_dim // 2))
+    pairs = int(fraction * head_dim // 2)
+    if not 0 < pairs <= head_dim // 2:
+        raise BuildError(f"config.json: partial_rotary_factor {fraction} ({kind}) rotates {pairs} of {head_dim} dims.")
+    return Rope(theta=float(parameters["rope_theta"]), rotated_pairs=pairs)

@@ -1,4 +1,4 @@
-"""manifest.json: everything the page needs to know of an artifact. Its one definition; the JSON Schema comes from it."""
+"""manifest.json: all that the page needs to know of an artifact. Its one definition; the JSON Schema comes from it."""
 
 from __future__ import annotations
 
