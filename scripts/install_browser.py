@@ -1,4 +1,4 @@
-"""Make sure there is a Chromium for the end-to-end tests: one that is there, else Debian's package, else Playwright's."""
+"""Make sure there is a Chromium for the end-to-end tests: one on PATH, else Debian's package, else Playwright's."""
 
 from __future__ import annotations
 

@@ -1,0 +1,66 @@
+"""Errors as the API reports them: `{"error": {"code", "message", "hint"}}`, on every route."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from server.security import SECURITY_HEADERS
+
+logger = logging.getLogger("webgemma.server")
+
+
+class ApiError(Exception):
+    """A refusal with an HTTP status, a stable `code` for programs, and a message and a hint for people."""
+
+    def __init__(self, status: int, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+
+def error_response(
+    status: int, code: str, message: str, hint: str = "", headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """The one shape of an error."""
+    body = {"error": {"code": code, "message": message, "hint": hint}}
+    return JSONResponse(body, status_code=status, headers={"Cache-Control": "no-store", **(headers or {})})
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error_response(error.status, error.code, error.message, error.hint)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "-")
+    return error_response(error.status_code, code, f"{phrase}: {request.url.path}", headers=dict(error.headers or {}))
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    return error_response(422, "invalid-request", str(error))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    # This handler answers outside of the middlewares, so it sets their headers itself.
+    return error_response(
+        500, "internal", "The server failed on this request.", "Its terminal has the details.", SECURITY_HEADERS
+    )
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every error of `app` answer with JSON."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(Exception, _unexpected)

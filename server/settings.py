@@ -1,0 +1,66 @@
+"""Settings: command line options over WEBGEMMA_ environment variables over defaults. README.md lists them all."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _list_of(value: object) -> object:
+    """A comma-separated environment variable as a tuple; other values as they are."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+class Settings(BaseSettings):
+    """What an operator may choose. A field's description is its documentation."""
+
+    model_config = SettingsConfigDict(env_prefix="WEBGEMMA_", env_ignore_empty=True, frozen=True, extra="ignore")
+
+    home: Path = Field(
+        default_factory=lambda: platformdirs.user_cache_path("webgemma", appauthor=False),
+        description="folder of everything WebGemma keeps: built models and compiler caches",
+    )
+    models_dir: Path | None = Field(default=None, description="folder of built models (default: HOME/models)")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("demo",),
+        min_length=1,
+        description="models the page offers and may have built, the first one by default, separated by commas: "
+        "names of built models, hub ids, checkpoint folders, .gguf files, or demo",
+    )
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="further host names under which browsers may reach this server, separated by commas"
+    )
+    build_command: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(sys.executable, "-m", "build_wasm"),
+        min_length=1,
+        description="command that builds a model, for example with nice or on another machine",
+    )
+    build_at_start: bool = Field(default=True, description="build the first model when the server starts without it")
+    log_level: str = Field(
+        default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
+    )
+
+    @field_validator("models", "allowed_hosts", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return _list_of(value)
+
+    @field_validator("build_command", mode="before")
+    @classmethod
+    def _split_words(cls, value: object) -> object:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder that holds one folder per built model."""
+        return (self.models_dir or self.home / "models").expanduser()
