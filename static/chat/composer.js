@@ -1,6 +1,17 @@
+/** @import { Phase } from "./types.js" */
 /** @import { Session } from "./session.js" */
 /** @import { Store } from "./store.js" */
 import { byId } from "./dom.js";
+
+/** @type {Record<Phase, string>} */
+const PLACEHOLDERS = {
+  starting: "The model is loading…",
+  unbuilt: "The model is not built yet",
+  building: "The model is being built…",
+  loading: "The model is loading…",
+  ready: "Ask something",
+  failed: "The model is not loaded",
+};
 
 /**
  * The message field with Send and Stop.
@@ -22,7 +33,7 @@ export function mountComposer(store, session) {
     const { phase, answering } = store.state;
     const ready = phase === "ready";
     message.disabled = !ready;
-    message.placeholder = ready ? "Ask something" : phase === "loading" ? "The model is loading…" : "The model is not loaded";
+    message.placeholder = PLACEHOLDERS[phase];
     send.disabled = !ready || answering || message.value.trim() === "";
     if (answering === stop.hidden) {
       const focused = document.activeElement === send || document.activeElement === stop;

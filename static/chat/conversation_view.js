@@ -67,7 +67,7 @@ class TurnView {
    * @returns {Node[]}
    */
   #describe(turn, state) {
-    if (turn.failure) return [this.#describeFailure(turn)];
+    if (turn.failure) return [this.#describeFailure(turn, state.model)];
     if (turn.state !== "done") return [];
     const facts = [];
     if (turn.finishReason === "abort") facts.push("Stopped");
@@ -94,11 +94,14 @@ class TurnView {
     return button;
   }
 
-  /** @param {Turn} turn */
-  #describeFailure(turn) {
+  /**
+   * @param {Turn} turn
+   * @param {string} model
+   */
+  #describeFailure(turn, model) {
     const failure = turn.failure;
     if (!failure) throw new Error("unreachable");
-    const { title, text, steps } = explain(failure);
+    const { title, text, steps } = explain(failure, model);
     const retry = create("button", { class: "button", text: "Retry", attributes: { type: "button" } });
     retry.addEventListener("click", () => this.actions.retry(turn.id));
     return create("div", { class: "problem", attributes: { role: "alert" } }, [

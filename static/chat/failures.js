@@ -27,7 +27,7 @@ export function toFailure(error) {
 }
 
 /** Failures after which the engine holds no usable GPU state: it must be loaded again before the next answer. */
-const NEEDS_RELOAD = new Set(["device-lost", "out-of-memory", "shard-hash", "shard-size", "unexpected"]);
+const NEEDS_RELOAD = new Set(["device-lost", "out-of-memory", "shard-hash", "shard-size", "worker-lost", "disposed", "unexpected"]);
 
 /** @param {Failure} failure */
 export function needsReload(failure) {
@@ -52,12 +52,12 @@ const EXPLANATIONS = {
   "shard-size": {
     title: "A part of the model arrived with the wrong size",
     text: "The download was cut off or the file on the server is incomplete. Nothing of it was used.",
-    steps: ["Retry the download.", "If it fails again, check the files with `python -m build_wasm verify NAME`."],
+    steps: ["Retry the download.", "If it fails again, check the files with `python -m build_wasm verify MODEL`."],
   },
   "shard-hash": {
     title: "A part of the model is damaged",
     text: "Its checksum does not match the manifest, so it was refused.",
-    steps: ["Retry the download.", "If it fails again, check the files with `python -m build_wasm verify NAME`."],
+    steps: ["Retry the download.", "If it fails again, check the files with `python -m build_wasm verify MODEL`."],
   },
   network: {
     title: "The server could not be reached",
@@ -94,6 +94,22 @@ const EXPLANATIONS = {
     text: "The build on the server stopped with an error.",
     steps: ["The server's terminal shows the whole message. After fixing its cause, retry."],
   },
+  "unknown-model": {
+    title: "There is no such model here",
+    text: "The server offers other models; the list is at the top of the page.",
+    steps: ["Choose one of the list, or start the server with `python -m server --model MODEL`."],
+  },
+  "worker-lost": {
+    title: "The engine stopped",
+    text: "The background worker that runs the model ended, most often because memory ran out.",
+    steps: ["Close other tabs and programs that need much memory, then retry."],
+  },
+  disposed: { title: "The model was unloaded", text: "Retry to load it again." },
+  "bad-request": {
+    title: "The request could not be used",
+    text: "A setting has a value that the engine does not take.",
+    steps: ["Use the model's defaults in the settings, then retry."],
+  },
   unexpected: {
     title: "Something went wrong",
     text: "This is an error that WebGemma did not foresee.",
@@ -103,14 +119,15 @@ const EXPLANATIONS = {
 
 /**
  * @param {Failure} failure
+ * @param {string} model  its name, for the commands that are shown
  * @returns {Explanation}
  */
-export function explain(failure) {
+export function explain(failure, model) {
   if (failure.code === "no-webgpu") return explainNoWebGpu();
   if (failure.code === "no-adapter") return explainNoAdapter();
   const known = EXPLANATIONS[failure.code] ?? EXPLANATIONS.unexpected;
   if (!known) throw new Error("unreachable");
-  return { title: known.title, text: known.text, steps: known.steps ?? [] };
+  return { title: known.title, text: known.text, steps: (known.steps ?? []).map((step) => step.replaceAll("MODEL", model)) };
 }
 
 /** @returns {Explanation} */

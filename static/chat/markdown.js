@@ -52,7 +52,7 @@ const marked = new Marked({
     },
     code({ text, lang }) {
       const language = /^[\w+#.-]+/.exec(lang ?? "")?.[0];
-      return `<pre><code${language ? ` data-language="${escapeHtml(language)}"` : ""}>${escapeHtml(text)}\n</code></pre>`;
+      return `<pre><code${language ? ` data-language="${escapeHtml(language)}"` : ""}>${escapeHtml(text)}</code></pre>`;
     },
   },
 });

@@ -2,9 +2,30 @@
 
 /** @typedef {"ready" | "building" | "unbuilt"} ModelState */
 
-/** The build failed on the server; the message is the build's own. */
-class BuildError extends Error {
-  code = "build";
+/** An error with a code that failures.js explains. */
+class ApiError extends Error {
+  /**
+   * @param {string} code
+   * @param {string} message
+   * @param {string} [hint]
+   */
+  constructor(code, message, hint = "") {
+    super(message);
+    this.code = code;
+    this.hint = hint;
+  }
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} [options]
+ */
+async function request(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    throw new ApiError("network", `${options?.method ?? "GET"} ${path}: ${/** @type {Error} */ (error).message}`);
+  }
 }
 
 /**
@@ -12,26 +33,22 @@ class BuildError extends Error {
  * @returns {Promise<ModelState>} "ready" also where there is no such API: any static host can serve a built model
  */
 export async function modelState(name) {
-  const response = await fetch("/api/models", { headers: { Accept: "application/json" } }).catch((error) => {
-    throw Object.assign(new Error(`GET /api/models: ${error.message}`), { code: "network" });
-  });
+  const response = await request("/api/models");
   if (!response.ok) return "ready";
-  /** @type {{ models: { name: string, state: string }[] }} */
+  /** @type {{ models: { name: string, state: ModelState | "failed", error: string | null }[] }} */
   const { models } = await response.json();
-  const state = models.find((model) => model.name === name)?.state;
-  if (state === "ready") return "ready";
-  return state === "building" ? "building" : "unbuilt";
+  const model = models.find((candidate) => candidate.name === name);
+  if (!model) throw new ApiError("unknown-model", `The server has no model "${name}".`);
+  if (model.state === "failed") throw new ApiError("build", model.error ?? "");
+  return model.state;
 }
 
 /** @param {string} name */
 export async function startBuild(name) {
-  const response = await fetch(`/api/models/${encodeURIComponent(name)}/build`, { method: "POST" });
+  const response = await request(`/api/models/${encodeURIComponent(name)}/build`, { method: "POST" });
   if (response.ok) return;
-  const detail = await response.json().then(
-    (body) => String(body.detail ?? ""),
-    () => "",
-  );
-  throw new BuildError(detail || `The server refused to start the build (HTTP ${response.status}).`);
+  const { error } = await response.json().catch(() => ({ error: null }));
+  throw new ApiError("build", error?.message ?? `The server answered with status ${response.status}.`, error?.hint);
 }
 
 /**
@@ -47,9 +64,13 @@ export function followBuild(name, onProgress) {
   const done = new Promise((resolve, reject) => {
     events.addEventListener("progress", (event) => onProgress(JSON.parse(event.data)));
     events.addEventListener("done", () => resolve());
-    events.addEventListener("failed", (event) => reject(new BuildError(JSON.parse(event.data).message)));
+    events.addEventListener("failed", (event) => {
+      const { message, hint } = JSON.parse(event.data);
+      reject(new ApiError("build", message, hint));
+    });
+    events.addEventListener("unbuilt", () => reject(new ApiError("build", "The build was stopped before its end.")));
     events.addEventListener("error", () => {
-      if (events.readyState === EventSource.CLOSED) reject(new BuildError("The server stopped reporting on the build."));
+      if (events.readyState === EventSource.CLOSED) reject(new ApiError("network", "The server ended the report on the build."));
     });
   });
   return done.finally(() => events.close());

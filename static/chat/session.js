@@ -198,6 +198,16 @@ export class Session {
   /** @param {EngineLike} engine */
   async #readFacts(engine) {
     const { adapter, build } = await engine.stats();
-    this.#store.update({ facts: { adapter: String(adapter ?? ""), build: String(build ?? "") } });
+    this.#store.update({ facts: { adapter: adapterName(adapter), build: String(build ?? "") } });
   }
+}
+
+/**
+ * @param {unknown} adapter  a name, or a GPUAdapterInfo
+ * @returns {string} what people call it
+ */
+function adapterName(adapter) {
+  if (typeof adapter !== "object" || adapter === null) return String(adapter ?? "");
+  const info = /** @type {Partial<GPUAdapterInfo>} */ (adapter);
+  return info.description || info.device || [info.vendor, info.architecture].filter(Boolean).join(" ");
 }

@@ -28,13 +28,16 @@ export function mountStart(store, session) {
   const loading = new LoadingView();
 
   byId("build", HTMLButtonElement).addEventListener("click", () => void session.build());
-  byId("retry", HTMLButtonElement).addEventListener("click", () => void session.start());
+  byId("retry", HTMLButtonElement).addEventListener("click", () => {
+    void (store.state.failure?.code === "build" ? session.build() : session.start());
+  });
+  byId("unbuilt-title", HTMLElement).textContent = `${store.state.model} is not built yet`;
 
   store.subscribe((state, previous) => {
     const panel = panelFor(state);
     for (const [name, element] of Object.entries(panels)) element.hidden = name !== panel;
     if (panel === "loading") loading.update(state);
-    if (state.failure && (state.failure !== previous.failure || state === previous)) showFailure(state.failure);
+    if (state.failure && (state.failure !== previous.failure || state === previous)) showFailure(state.failure, state.model);
     if (state.phase === "ready" && previous.phase !== "ready") showSuggestions(state, session);
   });
 }
@@ -91,7 +94,7 @@ class LoadingView {
     this.#setBar(Math.max(this.#bar.value, STEP[stage] === 1 ? start + bytes : start));
     this.#bytes.textContent = totalBytes > 0 ? `${formatBytes(loadedBytes)} of ${formatBytes(totalBytes)}` : "";
     this.#left.textContent = secondsLeft === null ? "" : formatTimeLeft(secondsLeft);
-    this.#text.textContent = text;
+    this.#text.textContent = stage === "download" ? "" : text; // The figures say it already.
   }
 
   /** @param {number | null} fraction  null: not known */
@@ -101,9 +104,12 @@ class LoadingView {
   }
 }
 
-/** @param {Failure} failure */
-function showFailure(failure) {
-  const { title, text, steps } = explain(failure);
+/**
+ * @param {Failure} failure
+ * @param {string} model
+ */
+function showFailure(failure, model) {
+  const { title, text, steps } = explain(failure, model);
   byId("failed-title", HTMLElement).textContent = title;
   byId("failed-text", HTMLElement).replaceChildren(...withCode(text));
   byId("failed-steps", HTMLElement).replaceChildren(...steps.map((step) => create("li", {}, withCode(step))));
