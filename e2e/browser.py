@@ -1,0 +1,34 @@
+"""A real Chromium with WebGPU, on a software adapter unless WEBGEMMA_CHROMIUM_ARGS says otherwise."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+
+from playwright.sync_api import Browser, Playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SOFTWARE_ADAPTER = "--use-webgpu-adapter=swiftshader"
+ARGUMENTS = (
+    "--no-sandbox",
+    "--enable-unsafe-webgpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+)
+
+
+def executable() -> str | None:
+    """Path of the Chromium to test with; None means Playwright's own."""
+    if chosen := os.environ.get("WEBGEMMA_CHROMIUM"):
+        return chosen
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+def launch(playwright: Playwright) -> Browser:
+    """Start the browser; WEBGEMMA_CHROMIUM_ARGS replaces the software adapter, for machines with a GPU."""
+    adapter = shlex.split(os.environ.get("WEBGEMMA_CHROMIUM_ARGS", SOFTWARE_ADAPTER))
+    return playwright.chromium.launch(executable_path=executable(), args=[*ARGUMENTS, *adapter])

@@ -1,0 +1,97 @@
+"""Fixtures: the demo model built by the real command line, a server for it, a browser, and loaded pages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from e2e.browser import launch
+from e2e.chat_page import ChatPage
+from e2e.server_process import ROOT, running_server
+
+expect.set_options(timeout=15_000)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here needs Chromium."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def home(request: pytest.FixtureRequest) -> Path:
+    """WEBGEMMA_HOME of the tests: kept between runs, so that the compiler's caches are."""
+    cache = request.config.cache
+    assert cache is not None
+    return cache.mkdir("webgemma-home")
+
+
+@pytest.fixture(scope="session")
+def models_dir(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models with the demo, fresh from `python -m build_wasm demo`."""
+    folder = tmp_path_factory.mktemp("models")
+    command = [sys.executable, "-m", "build_wasm", "demo", "--models-dir", str(folder)]
+    environment = {**os.environ, "WEBGEMMA_HOME": str(home)}
+    built = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False
+    )
+    assert built.returncode == 0, f"{' '.join(command)} failed:\n{built.stdout}\n{built.stderr}"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def address(models_dir: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of the demo model."""
+    with running_server(
+        tmp_path_factory.mktemp("server"), "--models-dir", str(models_dir), environment={"WEBGEMMA_HOME": str(home)}
+    ) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium with WebGPU."""
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab of a fresh profile. Its console is printed, so that pytest shows it when a test fails."""
+    yield from open_tab(browser)
+
+
+def open_tab(browser: Browser) -> Iterator[Page]:
+    """A tab of a fresh profile, closed afterwards."""
+    context = browser.new_context(viewport={"width": 1100, "height": 800})
+    page = context.new_page()
+    page.on("console", lambda message: print(f"console {message.type}: {message.text}"))
+    page.on("pageerror", lambda error: print(f"page error: {error}"))
+    yield page
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def greedy_tab(browser: Browser, address: str) -> Iterator[ChatPage]:
+    """The page with the demo model, loaded once per file, temperature 0."""
+    for page in open_tab(browser):
+        chat = ChatPage(page, address)
+        chat.open(temperature=0)
+        chat.wait_until_ready()
+        yield chat
+
+
+@pytest.fixture
+def greedy(greedy_tab: ChatPage) -> ChatPage:
+    """The loaded page with an empty conversation."""
+    greedy_tab.start_over()
+    return greedy_tab

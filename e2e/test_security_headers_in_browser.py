@@ -1,0 +1,110 @@
+"""The page keeps its own Content-Security-Policy, talks to its own server only, and shows hostile Markdown harmlessly."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, Route
+
+from e2e.chat_page import ChatPage
+
+COUNT_VIOLATIONS = """
+window.violations = [];
+addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective + " " + event.blockedURI));
+"""
+RENDER = """
+async (markdown) => {
+  const { MarkdownView } = await import("/static/chat/markdown.js");
+  const element = document.createElement("article");
+  document.body.append(element);
+  // As it streams: every prefix is shown once.
+  const view = new MarkdownView(element);
+  for (let end = 1; end <= markdown.length; end++) view.update(markdown.slice(0, end));
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const html = element.innerHTML;
+  element.remove();
+  return html;
+}
+"""
+HOSTILE = [
+    "<script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked = 1'>",
+    "<svg onload='window.hacked = 1'></svg>",
+    "<iframe src='https://attacker.example/'></iframe>",
+    "<p style='background:url(https://attacker.example/s.png)'>styled</p>",
+    "![tracker](https://attacker.example/t.png)",
+    "![tracker][1]\n\n[1]: https://attacker.example/r.png",
+    "[click](javascript:window.hacked=1)",
+    "[click](java\nscript:window.hacked=1)",
+    "[click](data:text/html,<script>window.hacked=1</script>)",
+    "[click](vbscript:window.hacked=1)",
+    "<javascript:window.hacked=1>",
+    '```"><img src=x onerror=window.hacked=1>\ncode\n```',
+    "| a |\n|---|\n| <img src=x onerror=window.hacked=1> |",
+    "<math><mtext></form><form><mglyph><style></math><img src=x onerror=window.hacked=1>",
+    '[x](https://example.org/"onmouseover="window.hacked=1)',
+]
+
+
+def watch(context: BrowserContext, page: Page, address: str) -> list[str]:
+    """Block everything but our own origin; return the list that collects what was tried."""
+    foreign: list[str] = []
+
+    def allow_own(route: Route) -> None:
+        if route.request.url.startswith(address):
+            route.continue_()
+        else:
+            foreign.append(route.request.url)
+            route.abort()
+
+    context.route("**/*", allow_own)
+    page.add_init_script(COUNT_VIOLATIONS)
+    return foreign
+
+
+def test_a_whole_chat_breaks_no_policy_and_asks_nobody_else(page: Page, address: str) -> None:
+    console: list[str] = []
+    page.on("console", lambda message: console.append(message.text) if message.type == "error" else None)
+    foreign = watch(page.context, page, address)
+    chat = ChatPage(page, address)
+    chat.open(temperature=0)
+    chat.wait_until_ready()
+    assert chat.ask("Hi").state == "done"
+    page.get_by_role("button", name="Settings").click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Use the dark theme").click()
+    assert page.evaluate("window.violations") == []
+    assert foreign == []
+    assert console == []
+
+
+@pytest.mark.parametrize("markdown", HOSTILE)
+def test_hostile_markdown_is_shown_harmlessly(page: Page, address: str, markdown: str) -> None:
+    foreign = watch(page.context, page, address)
+    page.goto(address)
+    html = page.evaluate(RENDER, markdown).lower()
+    for forbidden in (
+        "<script",
+        "<img",
+        "<svg",
+        "<iframe",
+        "<style",
+        " style=",
+        'href="javascript',
+        'href="data',
+        'href="vb',
+    ):
+        assert forbidden not in html
+    assert page.evaluate("document.querySelectorAll('[onerror], [onload], [onmouseover]').length") == 0
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate("window.violations") == []
+    assert foreign == []
+
+
+def test_links_open_apart_and_tell_the_other_site_nothing(page: Page, address: str) -> None:
+    page.goto(address)
+    html = page.evaluate(
+        RENDER, "See [the docs](https://example.org/docs) and ![a chart](https://example.org/chart.png)."
+    )
+    assert html.count('target="_blank"') == 2
+    assert html.count('rel="noopener noreferrer nofollow"') == 2
+    assert ">a chart</a>" in html
