@@ -15,6 +15,7 @@ import { WebGemmaError, throwIfAborted } from "./errors.js";
 
 const STALL_MS = 30_000;
 const ATTEMPTS = 5;
+const DAMAGED = "Load the page again; if that does not help, check the files with `python -m build_wasm verify`.";
 
 /** A failure that another attempt may not meet. */
 class PassingFailure extends Error {}
@@ -31,23 +32,20 @@ export async function download(file, options) {
   const { attempts = ATTEMPTS, sleep = delay, digest = sha256, signal } = options;
   for (let attempt = 1; ; attempt++) {
     throwIfAborted(signal);
-    let error;
     try {
       const bytes = await downloadOnce(file, options, attempt > 1);
       const found = await digest(bytes);
       if (found === file.sha256) return bytes;
       options.onBytes?.(-file.bytes);
-      error = new WebGemmaError("shard-hash", `${file.path} is damaged: sha256 ${found}, expected ${file.sha256}.`, "Load the page again; if that does not help, run `python -m build_wasm verify`.");
-      // Damage in a cache on the way is worth one more try past the caches; damage on the server stays.
-      if (attempt >= 2) throw error;
-    } catch (caught) {
+      throw new WebGemmaError("shard-hash", `${file.path} is damaged: sha256 ${found}, expected ${file.sha256}.`, DAMAGED);
+    } catch (error) {
       throwIfAborted(signal);
-      if (caught instanceof WebGemmaError && caught.code !== "shard-size") throw caught;
-      error = caught;
-      if (!(caught instanceof WebGemmaError || caught instanceof PassingFailure) || attempt >= attempts) {
-        if (caught instanceof WebGemmaError) throw caught;
-        throw networkError(file, caught, attempt);
-      }
+      if (error instanceof PassingFailure) {
+        if (attempt >= attempts) throw networkError(file, error, attempt);
+      } else if (error instanceof WebGemmaError && (error.code === "shard-hash" || error.code === "shard-size")) {
+        // Damage in a cache on the way is worth one more try past the caches; damage on the server stays.
+        if (attempt >= Math.min(2, attempts)) throw error;
+      } else throw error;
     }
     // Exponential backoff with jitter, so that many pages do not come back at once.
     await sleep(Math.min(8000, 250 * 2 ** attempt) * (0.5 + Math.random()), signal);
@@ -72,7 +70,8 @@ async function downloadOnce(file, { baseUrl, fetch, signal, onBytes, stallMs = S
       await response.body?.cancel();
       const message = `HTTP ${response.status}`;
       const passing = response.status >= 500 || response.status === 408 || response.status === 429;
-      throw passing ? new PassingFailure(message) : new WebGemmaError("network", `${file.path} could not be downloaded: ${message}.`, "Check that the server has the model's files.");
+      if (passing) throw new PassingFailure(message);
+      throw new WebGemmaError("network", `${file.path} could not be downloaded: ${message}.`, "Check that the server has the model's files.");
     }
     if (!response.body) throw new PassingFailure("the response has no body");
     const bytes = new Uint8Array(file.bytes);
@@ -109,7 +108,7 @@ async function downloadOnce(file, { baseUrl, fetch, signal, onBytes, stallMs = S
  * @param {string} found
  */
 function wrongSize(file, found) {
-  return new WebGemmaError("shard-size", `${file.path} has ${found} bytes, expected ${file.bytes}.`, "Load the page again; if that does not help, run `python -m build_wasm verify`.");
+  return new WebGemmaError("shard-size", `${file.path} has ${found} bytes, expected ${file.bytes}.`, DAMAGED);
 }
 
 /**
@@ -119,7 +118,8 @@ function wrongSize(file, found) {
  */
 function networkError(file, cause, attempts) {
   const reason = cause instanceof Error ? cause.message : String(cause);
-  return new WebGemmaError("network", `${file.path} could not be downloaded in ${attempts} attempts: ${reason}.`, "Check the connection to the server, then try again.", { cause });
+  const message = `${file.path} could not be downloaded in ${attempts} attempts: ${reason}.`;
+  return new WebGemmaError("network", message, "Check the connection to the server, then try again.", { cause });
 }
 
 /**

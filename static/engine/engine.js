@@ -1,0 +1,162 @@
+/** @import { ChatCompletion, ChatCompletionChunk } from "./completions.js" */
+/** @import { WorkerLike } from "./connection.js" */
+/** @import { Manifest } from "./manifest.js" */
+/** @import { Progress } from "./progress.js" */
+/** @import { Stats } from "./protocol.js" */
+/** @import { ChatRequest } from "./request.js" */
+import { Connection } from "./connection.js";
+import { WebGemmaError, throwIfAborted } from "./errors.js";
+
+export { WebGemmaError };
+
+/**
+ * @typedef {object} LoadOptions
+ * @property {(progress: Progress) => void} [onProgress]
+ * @property {AbortSignal} [signal]  stops the loading: "aborted"
+ * @property {"f16" | "f32"} [build]  default: the best that the GPU runs
+ * @property {number} [context]  tokens (default: the manifest's)
+ */
+
+/** How long a worker may take to free the GPU before it is ended. */
+const DISPOSE_MS = 2000;
+
+/**
+ * A model that answers on this machine's GPU. It runs in a worker of its own; this is the page's end of it.
+ *
+ *     const engine = await Engine.load("/models/demo/", { onProgress: console.log });
+ *     for await (const chunk of await engine.chat.completions.create({ messages, stream: true })) ...
+ */
+export class Engine {
+  #connection;
+  /** @type {Promise<void> | null} */
+  #disposed = null;
+
+  /**
+   * @param {Connection} connection
+   * @param {Manifest} manifest
+   */
+  constructor(connection, manifest) {
+    this.#connection = connection;
+    /** The loaded model's manifest. */
+    this.manifest = manifest;
+    /** The namespace of OpenAI's clients. */
+    this.chat = { completions: new ChatCompletions(connection) };
+  }
+
+  /**
+   * Downloads a model, checks it, and makes it ready on the GPU. Works in a page and in a worker.
+   *
+   * @param {string | URL} url the folder with manifest.json, such as "/models/demo/"
+   * @param {LoadOptions} [options]
+   * @param {() => WorkerLike} [startWorker]
+   * @returns {Promise<Engine>}
+   * @throws {WebGemmaError} whose `code` tells why
+   */
+  static async load(url, { onProgress = () => {}, signal, build, context } = {}, startWorker = newWorker) {
+    throwIfAborted(signal);
+    const base = new URL(url, globalThis.location?.href);
+    if (!base.pathname.endsWith("/")) base.pathname += "/";
+    const connection = new Connection(startWorker(), onProgress);
+    // Ending the worker stops everything at once, and frees what it has on the GPU.
+    const stop = () => connection.close(new WebGemmaError("aborted", "The loading was stopped."));
+    signal?.addEventListener("abort", stop, { once: true });
+    try {
+      const { manifest } = await connection.call("load", { url: base.href, build, context, lock: connection.lock });
+      return new Engine(connection, manifest);
+    } catch (error) {
+      const reason = WebGemmaError.from(error);
+      connection.close(reason);
+      throw reason;
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
+  /**
+   * @param {ArrayLike<number>} ids token ids
+   * @returns {Promise<Float32Array>} f32 [vocab]: the logits after the last id, computed from an empty cache
+   * @throws {WebGemmaError} "unknown-token", "context-exceeded" or "bad-request"
+   */
+  async logits(ids) {
+    return await this.#connection.call("logits", Array.from(ids));
+  }
+
+  /**
+   * @param {string} text plain text: what looks like a control token is text too
+   * @returns {Promise<number[]>} token ids
+   */
+  async tokenize(text) {
+    return await this.#connection.call("tokenize", text);
+  }
+
+  /** @returns {Promise<Stats & Record<string, unknown>>} adapter, build, context, speeds of the last answer, memory */
+  async stats() {
+    return await this.#connection.call("stats", undefined);
+  }
+
+  /** Forgets what was computed for the conversation so far, once the answers under way have ended. */
+  async reset() {
+    await this.#connection.call("reset", undefined);
+  }
+
+  /** Frees the GPU and ends the worker; answers under way are aborted. Calling it again does no harm. */
+  dispose() {
+    this.#disposed ??= this.#dispose();
+    return this.#disposed;
+  }
+
+  async #dispose() {
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const tooLong = new Promise((resolve) => (timer = setTimeout(resolve, DISPOSE_MS)));
+    try {
+      await Promise.race([this.#connection.call("dispose", undefined), tooLong]);
+    } catch {
+      // A worker that failed has nothing left to free.
+    } finally {
+      clearTimeout(timer);
+      this.#connection.close(new WebGemmaError("disposed", "The engine was disposed of."));
+    }
+  }
+}
+
+class ChatCompletions {
+  #connection;
+
+  /** @param {Connection} connection */
+  constructor(connection) {
+    this.#connection = connection;
+  }
+
+  /**
+   * OpenAI's chat completions. Requests are answered one after the other. An aborted answer ends with finish_reason
+   * "abort" and the text so far.
+   *
+   * @overload
+   * @param {ChatRequest & { stream: true, signal?: AbortSignal }} request
+   * @returns {Promise<AsyncIterableIterator<ChatCompletionChunk>>}
+   */
+  /**
+   * @overload
+   * @param {ChatRequest & { stream?: false | null, signal?: AbortSignal }} request
+   * @returns {Promise<ChatCompletion>}
+   */
+  /**
+   * @param {ChatRequest & { signal?: AbortSignal }} request
+   * @returns {Promise<ChatCompletion | AsyncIterableIterator<ChatCompletionChunk>>}
+   * @throws {WebGemmaError} "bad-request", "empty-message", "context-exceeded", "device-lost", "disposed", ...
+   */
+  async create(request) {
+    // A signal cannot be sent to the worker: its abort is.
+    const { signal, ...fields } = request ?? {};
+    if (fields.stream === true) return await this.#connection.stream(fields, signal);
+    const answer = await this.#connection.call("complete", fields, signal);
+    if (answer === "stream") throw new WebGemmaError("unexpected", "The worker streams an answer that was not to be streamed.");
+    return answer;
+  }
+}
+
+/** @returns {WorkerLike} */
+function newWorker() {
+  return new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "webgemma" });
+}

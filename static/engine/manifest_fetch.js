@@ -1,0 +1,33 @@
+/** @import { Manifest } from "./manifest.js" */
+import { WebGemmaError, isAbort } from "./errors.js";
+import { validateManifest } from "./manifest.js";
+
+/**
+ * @param {string} baseUrl the artifact's folder, absolute, with a "/" at its end
+ * @param {typeof globalThis.fetch} fetch
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Manifest>}
+ * @throws {WebGemmaError} "manifest" if there is none that can be used, "network" if the server does not answer
+ */
+export async function fetchManifest(baseUrl, fetch, signal) {
+  const url = new URL("manifest.json", baseUrl).href;
+  /** @type {Response} */
+  let response;
+  /** @type {string} */
+  let text;
+  try {
+    response = await fetch(url, { signal, cache: "no-cache" });
+    text = await response.text();
+  } catch (error) {
+    if (signal?.aborted || isAbort(error)) throw new WebGemmaError("aborted", "The request was aborted.", "", { cause: error });
+    throw new WebGemmaError("network", `${url} could not be read: ${/** @type {Error} */ (error).message}.`, "Check the connection to the server, then try again.", { cause: error });
+  }
+  if (response.status >= 500) throw new WebGemmaError("network", `${url} could not be read: HTTP ${response.status}.`, "Look at the server's log.");
+  if (!response.ok) throw new WebGemmaError("manifest", `There is no model at ${baseUrl}: HTTP ${response.status}.`, "Build the model, or check its name.");
+  try {
+    return validateManifest(JSON.parse(text));
+  } catch (error) {
+    if (error instanceof WebGemmaError) throw error;
+    throw new WebGemmaError("manifest", `${url} is not JSON.`, "Build the model again.", { cause: error });
+  }
+}

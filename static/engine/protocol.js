@@ -1,0 +1,43 @@
+/**
+ * The messages between the page (engine.js) and its worker (host.js). A call has an id of the page's choosing; its answer is one
+ * "result" or "error", and for a streamed completion "chunk"s and an "end" or "error" after the "result".
+ *
+ * @import { ErrorRecord } from "./errors.js"
+ * @import { ChatCompletion, ChatCompletionChunk } from "./completions.js"
+ * @import { Manifest } from "./manifest.js"
+ * @import { Progress } from "./progress.js"
+ * @import { ChatRequest } from "./request.js"
+ *
+ * @typedef {object} LoadCall
+ * @property {string} url  absolute, with a "/" at its end
+ * @property {string} [build]  name of the build to force
+ * @property {number} [context]  tokens
+ * @property {string} lock  name of a Web Lock that the worker holds while it lives
+ *
+ * @typedef {object} Stats  what CORE's Model.stats() adds is passed through
+ * @property {string} adapter
+ * @property {string} build
+ * @property {number} context
+ *
+ * @typedef {object} Calls  method -> [argument, result]
+ * @property {[LoadCall, { manifest: Manifest }]} load
+ * @property {[ChatRequest, ChatCompletion | "stream"]} complete
+ * @property {[number[], Float32Array]} logits
+ * @property {[string, number[]]} tokenize
+ * @property {[undefined, Stats & Record<string, unknown>]} stats
+ * @property {[undefined, undefined]} reset
+ * @property {[undefined, undefined]} dispose
+ *
+ * @typedef {keyof Calls} Method
+ * @typedef {{ [M in Method]: { type: "call", id: number, method: M, argument: Calls[M][0] } }[Method]} CallMessage
+ * @typedef {CallMessage | { type: "abort", id: number }} ToWorker
+ *
+ * @typedef {{ type: "alive" }
+ *   | { type: "progress", progress: Progress }
+ *   | { type: "result", id: number, value: unknown }
+ *   | { type: "chunk", id: number, chunk: ChatCompletionChunk }
+ *   | { type: "end", id: number }
+ *   | { type: "error", id: number, error: ErrorRecord }} FromWorker
+ */
+
+export {};

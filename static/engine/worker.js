@@ -1,0 +1,13 @@
+/** @import { ToWorker } from "./protocol.js" */
+import { requestDevice } from "./gpu.js";
+import { EngineHost } from "./host.js";
+import { Model } from "./model.js";
+
+const host = new EngineHost({
+  // The library of types has no worker scope beside the page's; this is DedicatedWorkerGlobalScope.postMessage.
+  post: (message, transfer = []) => self.postMessage(message, { transfer }),
+  fetch: (input, init) => fetch(input, init),
+  requestDevice,
+  createModel: (parts) => Model.create(parts),
+});
+self.addEventListener("message", (/** @type {MessageEvent<ToWorker>} */ event) => void host.handle(event.data));
