@@ -56,6 +56,15 @@ def address(models_dir: Path, home: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
+def bare_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server without any built model, for tests that need none."""
+    folder = tmp_path_factory.mktemp("bare-server")
+    environment = {"WEBGEMMA_HOME": str(folder), "WEBGEMMA_BUILD_AT_START": "false"}
+    with running_server(folder, environment=environment) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium with WebGPU."""
     with sync_playwright() as playwright:

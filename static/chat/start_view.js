@@ -113,6 +113,8 @@ function showFailure(failure, model) {
   byId("failed-title", HTMLElement).textContent = title;
   byId("failed-text", HTMLElement).replaceChildren(...withCode(text));
   byId("failed-steps", HTMLElement).replaceChildren(...steps.map((step) => create("li", {}, withCode(step))));
+  // Where the page cannot know the cause, the message is all there is.
+  byId("failed-details", HTMLDetailsElement).open = failure.code === "build" || failure.code === "unexpected";
   byId("failed-detail", HTMLElement).textContent = [failure.message, failure.hint].filter(Boolean).join("\n");
 }
 

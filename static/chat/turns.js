@@ -25,7 +25,7 @@ export function messagesFor(turns, answerId) {
   const messages = [];
   for (let i = 0; i + 1 < end; i += 2) {
     const [question, answer] = [turns[i], turns[i + 1]];
-    if (!question || !answer?.text) continue;
+    if (!question || !answer?.text.trim()) continue;
     messages.push({ role: "user", content: question.text }, { role: "assistant", content: answer.text });
   }
   const question = turns[end - 1];
