@@ -2,4 +2,12 @@
 
 
 class BuildError(Exception):
-    """The build cannot go on. `str(error)` is one complete sentence or two, fit to be shown without a traceback."""
+    """The build cannot go on.
+
+    `str(error)` says what is wrong in a sentence or two, fit to be shown without a traceback; `hint` says what to do
+    about it, where that is not plain.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint

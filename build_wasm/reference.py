@@ -33,8 +33,9 @@ def gelu_tanh(x: Array) -> Array:
 
 def softmax(x: Array) -> Array:
     """Over the last axis; -inf is a masked entry."""
-    e: Array = np.exp(x - x.max(-1, keepdims=True))
-    return np.divide(e, e.sum(-1, keepdims=True))
+    e = np.exp(x - x.max(-1, keepdims=True))
+    p: Array = e / e.sum(-1, keepdims=True)
+    return p
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:

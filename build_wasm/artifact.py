@@ -1,0 +1,241 @@
+"""Assembles an artifact: weights converted into shards, both wasm builds, tokenizer, manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from build_wasm import __version__
+from build_wasm.chat_files import ChatFiles, read_chat_files
+from build_wasm.config import TextConfig
+from build_wasm.hub import Located
+from build_wasm.manifest import (
+    SCHEMA_VERSION,
+    BuildInfo,
+    BuildName,
+    Context,
+    FileInfo,
+    Manifest,
+    Piece,
+    Quantization,
+    TensorInfo,
+    Versions,
+)
+from build_wasm.progress import Event, Reporter
+from build_wasm.store import MANIFEST, building, check_consistency, sha256_of
+from build_wasm.tensors import WeightSource
+from build_wasm.weights import Chunk, Job, PackedTensor, as_bytes, conversion_jobs
+
+SHARD_BYTES = 32 * 1024 * 1024
+OTHER_BYTES = 64 * 1024 * 1024  # room for wasm, tokenizer and manifest when free space is checked
+BUILDS: tuple[BuildName, ...] = ("f32", "f16")
+
+# compile_model(config, quantization, build, path of the wasm to write, report of a line of text) -> BuildInfo
+CompileModel = Callable[[TextConfig, str, str, Path, Callable[[str], None]], BuildInfo]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished artifact."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def build_artifact(
+    located: Located,
+    models_dir: Path,
+    *,
+    name: str,
+    compile_model: CompileModel,
+    quantization: Quantization = "q4",
+    context: int = 4096,
+    report: Reporter = lambda event: None,
+    threads: int | None = None,
+) -> Built:
+    """Builds models_dir/name from a checkpoint, replacing an older artifact only when all went well.
+
+    context: tokens of context that the page allocates by default, cut to the model's maximum.
+    threads: for the conversion; default: one per core, at most 4. Peak memory is about 150 MB a thread.
+    Raises BuildError.
+    """
+    checkpoint, config = located.checkpoint, located.checkpoint.config
+    chat = read_chat_files(checkpoint)
+    jobs = conversion_jobs(config, quantization)
+    tensors = [tensor for job in jobs for tensor in job.tensors]
+    needed = sum(tensor.nbytes for tensor in tensors) + OTHER_BYTES
+    with building(models_dir, name, needed) as folder:
+        builds, files = {}, []
+        # First, because it is where an unusual shape may be refused, and the weights take longer.
+        for step, build in enumerate(BUILDS):
+
+            def line(text: str, step: int = step) -> None:
+                report(Event("compile", step, len(BUILDS), text))
+
+            line(f"Compiling the {build} build")
+            wasm = folder / f"{build}.wasm"
+            info = compile_model(config, quantization, build, wasm, line)
+            files.append(_add_file(wasm, "wasm"))
+            builds[build] = info.model_copy(update={"wasm": files[-1].path})
+        report(Event("compile", len(BUILDS), len(BUILDS), "Compiled"))
+        layout = Layout(tensors)
+        write_weights(jobs, layout, checkpoint, folder, report, threads)
+        shards = []
+        for i in range(layout.shard_count):
+            report(Event("files", i, layout.shard_count, "Hashing the shards"))
+            shards.append(_add_file(folder / _shard_name(i), "shard"))
+        report(Event("files", layout.shard_count, layout.shard_count, "Hashed the shards"))
+        tokenizer = folder / "tokenizer.json"
+        tokenizer.write_bytes(chat.tokenizer)
+        files.append(_add_file(tokenizer, "tokenizer"))
+        manifest = _manifest(located, name, quantization, context, chat, builds, shards + files, layout)
+        check_consistency(manifest)
+        (folder / MANIFEST).write_text(manifest.model_dump_json(exclude_none=False) + "\n", "utf-8")
+    return Built(models_dir / name, manifest)
+
+
+def _manifest(
+    located: Located,
+    name: str,
+    quantization: Quantization,
+    context: int,
+    chat: ChatFiles,
+    builds: dict[BuildName, BuildInfo],
+    files: list[FileInfo],
+    layout: Layout,
+) -> Manifest:
+    config = located.checkpoint.config
+    maximum = config.max_position_embeddings
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        title=located.title,
+        demo=located.demo,
+        source=located.source,
+        quantization=quantization,
+        versions=Versions(webgemma=__version__, apache_tvm=_package_version("apache-tvm")),
+        config=config,
+        context=Context(default=min(context, maximum), maximum=maximum),
+        files=files,
+        builds=builds,
+        tensors=layout.infos(),
+        tokenizer=files[-1].path,
+        chat_template=chat.template,
+        bos_id=chat.bos_id,
+        stop_ids=list(chat.stop_ids),
+        sampling=chat.sampling,
+    )
+
+
+def _package_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _add_file(path: Path, role: str) -> FileInfo:
+    """Renames path so that its name carries its hash, and describes it."""
+    digest = sha256_of(path)
+    named = path.with_name(f"{path.stem}.{digest[:16]}{path.suffix}")
+    path.rename(named)
+    return FileInfo.model_validate({"path": named.name, "bytes": named.stat().st_size, "sha256": digest, "role": role})
+
+
+def _shard_name(index: int) -> str:
+    return f"shard-{index:05d}.bin"
+
+
+class Layout:
+    """Tensors laid end to end and cut into shards; a tensor may span several."""
+
+    def __init__(self, tensors: Iterable[PackedTensor], shard_bytes: int = SHARD_BYTES) -> None:
+        self.tensors = list(tensors)
+        self.shard_bytes = shard_bytes
+        self.start: dict[str, int] = {}
+        self.total = 0
+        for tensor in self.tensors:
+            self.start[tensor.name] = self.total
+            self.total += tensor.nbytes
+
+    @property
+    def shard_count(self) -> int:
+        return -(-self.total // self.shard_bytes)
+
+    def shard_size(self, index: int) -> int:
+        """Bytes of shard `index`: only the last one may be smaller than shard_bytes."""
+        return min(self.shard_bytes, self.total - index * self.shard_bytes)
+
+    def pieces(self, start: int, nbytes: int) -> Iterator[Piece]:
+        """The run of `nbytes` bytes from byte `start` of all tensors on, shard by shard."""
+        end = start + nbytes
+        while start < end:
+            shard, offset = divmod(start, self.shard_bytes)
+            count = min(end - start, self.shard_bytes - offset)
+            yield Piece.model_construct(shard=shard, offset=offset, bytes=count)
+            start += count
+
+    def infos(self) -> list[TensorInfo]:
+        """The manifest's entries."""
+        return [
+            TensorInfo(
+                name=tensor.name,
+                dtype=tensor.dtype,
+                shape=list(tensor.shape),
+                bytes=tensor.nbytes,
+                pieces=list(self.pieces(self.start[tensor.name], tensor.nbytes)),
+            )
+            for tensor in self.tensors
+        ]
+
+
+def write_weights(
+    jobs: list[Job], layout: Layout, source: WeightSource, folder: Path, report: Reporter, threads: int | None = None
+) -> None:
+    """Converts every tensor into the shard files of `folder`, block by block in a few threads.
+
+    At most two blocks a thread are in memory; numpy works outside the interpreter lock.
+    """
+    for i in range(layout.shard_count):
+        with (folder / _shard_name(i)).open("wb") as file:
+            file.truncate(layout.shard_size(i))  # zeros: paddings are never written
+    total = sum(job.parameters for job in jobs)
+    done = 0
+    workers = threads or min(4, os.cpu_count() or 1)
+
+    def convert(job: Job, block: int) -> int:
+        for chunk in job.convert(source, block):
+            _write(chunk, layout, folder)
+        return job.parameters // job.blocks
+
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: list[Future[int]] = []
+        try:
+            for job in jobs:
+                for block in range(job.blocks):
+                    waiting.append(pool.submit(convert, job, block))
+                    if len(waiting) >= 2 * workers:
+                        done += waiting.pop(0).result()
+                        report(Event("weights", done, total, f"Converting {job.name}"))
+            for future in waiting:
+                done += future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    report(Event("weights", total, total, "Converted the weights"))
+
+
+def _write(chunk: Chunk, layout: Layout, folder: Path) -> None:
+    data = as_bytes(chunk.data).data
+    taken = 0
+    for piece in layout.pieces(layout.start[chunk.tensor] + chunk.offset, len(data)):
+        with (folder / _shard_name(piece.shard)).open("r+b", buffering=0) as file:
+            file.seek(piece.offset)
+            part = data[taken : taken + piece.bytes]
+            while part:
+                part = part[file.write(part) :]
+        taken += piece.bytes
