@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +65,8 @@ def _build(arguments: Sequence[str], compile_model: CompileModel | None) -> int:
     )
     _add_models_dir(parser)
     options = parser.parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     with make_progress(options.progress) as progress:
         try:
             name = check_name(options.name) if options.name else artifact_name(options.model)
@@ -96,6 +100,11 @@ def _build(arguments: Sequence[str], compile_model: CompileModel | None) -> int:
     if options.progress != "json":
         print(_summary(built.manifest, built.folder))
     return 0
+
+
+def _terminate(number: int, frame: object) -> None:
+    """Leaves as an exception would, so that what is half built is deleted."""
+    sys.exit(128 + number)
 
 
 def _fail(progress: Progress, message: str, hint: str, status: int) -> int:
@@ -153,10 +162,8 @@ def _list(arguments: Sequence[str]) -> None:
         except BuildError as error:
             print(f"{name}: {error}")
             continue
-        size = size_text(manifest.total_bytes())
-        print(
-            f"{name}  {manifest.quantization}  {size}  {manifest.source.model} {manifest.source.revision or ''}".rstrip()
-        )
+        source = " at ".join(filter(None, (manifest.source.model, manifest.source.revision)))
+        print(f"{name}  {manifest.quantization}  {size_text(manifest.total_bytes())}  from {source}")
 
 
 def _verify(arguments: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import os
 import re
 import shutil
 import sys
@@ -107,7 +106,8 @@ def _os_errors(folder: Path) -> Iterator[None]:
             ) from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise BuildError(
-                f"{folder} cannot be written to: {error.strerror}.", "Choose another folder with --models-dir."
+                f"{error.filename or folder} cannot be written to: {error.strerror}.",
+                "Choose another folder with --models-dir.",
             ) from None
         raise
 
@@ -239,5 +239,3 @@ def remove(models_dir: Path, name: str) -> None:
     with _os_errors(models_dir), _lock(models_dir / f".{name}.lock", name):
         (folder / MANIFEST).unlink()  # first: what is half deleted is no artifact
         shutil.rmtree(folder)
-    with contextlib.suppress(OSError):
-        os.unlink(models_dir / f".{name}.lock")
