@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from pydantic import BaseModel, ValidationError
+
+from build_wasm.manifest import SCHEMA_VERSION
 
 logger = logging.getLogger("webgemma.server")
 
@@ -124,7 +125,12 @@ class Catalogue:
 
 def _parse(path: Path) -> Artifact | None:
     try:
-        return Artifact.model_validate(json.loads(path.read_bytes()))
-    except (ValueError, ValidationError) as error:
-        logger.warning("%s is not a manifest this version understands: %s", path, error)
+        artifact = Artifact.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        logger.warning("%s is not a manifest: %s", path, error)
         return None
+    if artifact.schema_version != SCHEMA_VERSION:
+        # The page would refuse it; as an unbuilt model it can be built again.
+        logger.warning("%s has schema version %d, not %d", path, artifact.schema_version, SCHEMA_VERSION)
+        return None
+    return artifact

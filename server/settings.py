@@ -11,6 +11,8 @@ import platformdirs
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.catalogue import model_name
+
 
 def _list_of(value: object) -> object:
     """A comma-separated environment variable as a tuple; other values as they are."""
@@ -54,6 +56,17 @@ class Settings(BaseSettings):
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return _list_of(value)
+
+    @field_validator("models")
+    @classmethod
+    def _one_name_each(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        """Each model has a name in addresses, and no two the same."""
+        names: dict[str, str] = {}
+        for model in models:
+            other = names.setdefault(model_name(model), model)
+            if other != model:
+                raise ValueError(f"{other} and {model} would have the same name {model_name(model)}")
+        return models
 
     @field_validator("build_command", mode="before")
     @classmethod

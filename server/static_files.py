@@ -30,7 +30,8 @@ def is_public(relative: PurePosixPath) -> bool:
 def locate(root: Path, relative: str) -> tuple[Path, stat_result] | None:
     """The regular file below `root` with its status; None when there is none that may be served."""
     parts = PurePosixPath(relative)
-    if parts.is_absolute() or "\\" in relative or not is_public(parts):
+    # Each file has one address: none with a doubled or trailing slash.
+    if parts.as_posix() != relative or parts.is_absolute() or "\\" in relative or not is_public(parts):
         return None
     try:
         path = (root / parts).resolve(strict=True)
