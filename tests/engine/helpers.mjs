@@ -1,0 +1,237 @@
+// What the engine's tests share: the demo model's tokenizer, a small valid manifest, a fake server, a fake GPU, a fake model.
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+
+import { ChatTemplate } from "../../static/engine/chat_template.js";
+import { Completions } from "../../static/engine/completions.js";
+import { Tokenizer } from "../../static/engine/tokenizer.js";
+
+const DEMO = new URL("../../build_wasm/demo_model/", import.meta.url);
+export const tokenizerBytes = readFileSync(new URL("tokenizer.json", DEMO));
+export const tokenizerJson = JSON.parse(tokenizerBytes.toString("utf8"));
+export const demoTemplate = readFileSync(new URL("chat_template.jinja", DEMO), "utf8");
+export const tokenizer = Tokenizer.fromJSON(tokenizerJson);
+export const BASE = "http://model.test/models/demo/";
+
+export const sha256Of = (bytes) => createHash("sha256").update(bytes).digest("hex");
+
+/** Bytes that differ from place to place. */
+export function pattern(length, seed = 1) {
+  const bytes = new Uint8Array(length);
+  for (let i = 0, x = seed; i < length; i++) {
+    x = (Math.imul(x, 1103515245) + 12345) >>> 0;
+    bytes[i] = x >>> 24;
+  }
+  return bytes;
+}
+
+/**
+ * A manifest and its files: two shards; tensor "split" spans both.
+ * @returns {{ manifest: any, files: Map<string, Uint8Array> }}
+ */
+export function smallArtifact() {
+  const contents = { "a.bin": pattern(64, 1), "b.bin": pattern(48, 2), "m.wasm": pattern(16, 3), "tokenizer.json": tokenizerBytes };
+  const roles = { "a.bin": "shard", "b.bin": "shard", "m.wasm": "wasm", "tokenizer.json": "tokenizer" };
+  const limits = {
+    maxStorageBufferBindingSize: 134217728,
+    maxBufferSize: 268435456,
+    maxComputeWorkgroupStorageSize: 16384,
+    maxComputeInvocationsPerWorkgroup: 256,
+    maxStorageBuffersPerShaderStage: 8,
+  };
+  const manifest = {
+    schema_version: 1,
+    name: "small",
+    title: "Small",
+    demo: true,
+    source: { model: "small", revision: null },
+    quantization: "q4",
+    versions: { webgemma: "0", apache_tvm: "0" },
+    config: { vocab_size: 16384 },
+    context: { default: 64, maximum: 2048 },
+    files: Object.entries(contents).map(([path, bytes]) => ({ path, bytes: bytes.length, sha256: sha256Of(bytes), role: roles[path] })),
+    builds: {
+      f32: {
+        wasm: "m.wasm",
+        features: [],
+        limits,
+        buffers: [{ name: "kv", dtype: "float32", shape: ["context", 8] }],
+        functions: { decode: { args: ["whole", "kv"], chunk: null }, prefill_16: { args: ["split"], chunk: 16 } },
+      },
+    },
+    tensors: [
+      { name: "whole", dtype: "uint32", shape: [2, 4], bytes: 32, pieces: [{ shard: 0, offset: 0, bytes: 32 }] },
+      { name: "split", dtype: "float32", shape: [20], bytes: 80, pieces: [{ shard: 0, offset: 32, bytes: 32 }, { shard: 1, offset: 0, bytes: 48 }] },
+    ],
+    tokenizer: "tokenizer.json",
+    chat_template: demoTemplate,
+    bos_id: 2,
+    stop_ids: [1, 106, 50],
+    sampling: { temperature: 1, top_k: 64, top_p: 0.95 },
+  };
+  return { manifest, files: new Map(Object.entries(contents)) };
+}
+
+/** A fetch that serves `files` below BASE; `faults(path, count)` may return a Response or throw instead. */
+export function serve(files, faults = () => undefined) {
+  const counts = new Map();
+  const fetch = async (url, { signal } = {}) => {
+    signal?.throwIfAborted();
+    const path = String(url).slice(BASE.length);
+    counts.set(path, (counts.get(path) ?? 0) + 1);
+    const fault = await faults(path, counts.get(path), signal);
+    if (fault) return fault;
+    const bytes = files.get(path);
+    return bytes ? new Response(bytes) : new Response("", { status: 404 });
+  };
+  return { fetch, counts };
+}
+
+/** A device whose buffers record what is copied into them. */
+export class FakeDevice {
+  staged = 0;
+  peakStaged = 0;
+  largestCopy = 0;
+  destroyed = false;
+
+  /** @param {{ keep?: boolean }} [options] keep: keep the bytes, not only their places */
+  constructor({ keep = true } = {}) {
+    this.keep = keep;
+    this.lost = new Promise((resolve) => (this.lose = (message) => resolve({ reason: "unknown", message })));
+    this.queue = { submit: (work) => work.forEach((run) => run()), onSubmittedWorkDone: async () => {} };
+  }
+
+  pushErrorScope() {}
+  async popErrorScope() {
+    return this.scopeError ?? null;
+  }
+
+  createBuffer({ size, mappedAtCreation }) {
+    const device = this;
+    device.staged += size;
+    device.peakStaged = Math.max(device.peakStaged, device.staged);
+    return {
+      memory: new ArrayBuffer(size),
+      mapped: mappedAtCreation,
+      getMappedRange() {
+        if (!this.mapped) throw new Error("not mapped");
+        return this.memory;
+      },
+      unmap() {
+        this.mapped = false;
+      },
+      async mapAsync() {
+        if (device.mapError) throw device.mapError;
+        this.mapped = true;
+      },
+      destroy() {
+        device.staged -= size;
+      },
+    };
+  }
+
+  createCommandEncoder() {
+    const copies = [];
+    return {
+      copyBufferToBuffer: (source, from, target, offset, bytes) => {
+        if (from % 4 || offset % 4 || bytes % 4) throw new Error("unaligned copy");
+        copies.push(() => {
+          if (source.mapped) throw new Error("copy from a mapped buffer");
+          this.largestCopy = Math.max(this.largestCopy, bytes);
+          target.writes.push({ offset, bytes });
+          if (this.keep) target.memory.set(new Uint8Array(source.memory, from, bytes), offset);
+        });
+      },
+      finish: () => () => copies.forEach((run) => run()),
+    };
+  }
+
+  destroy() {
+    this.destroyed = true;
+  }
+}
+
+/** GPU buffers of a manifest's tensors, by name. */
+export function fakeBuffers(manifest, { keep = true } = {}) {
+  return new Map(
+    manifest.tensors.map(({ name, bytes }) => [name, { bytes, buffer: { writes: [], memory: keep ? new Uint8Array(bytes) : null } }]),
+  );
+}
+
+/** A model that answers with a script: `reply(prompt ids)` gives the ids to generate. It checks positions as a real KV cache would. */
+export class FakeModel {
+  kv = [];
+  calls = [];
+  returned = 0;
+  disposed = false;
+  reusable = (common) => common;
+
+  constructor(reply, { manifest = null, keep = true } = {}) {
+    this.reply = reply;
+    this.buffers = manifest ? fakeBuffers(manifest, { keep }) : new Map();
+  }
+
+  tensorBuffer(name) {
+    return this.buffers.get(name);
+  }
+  async record() {
+    this.recorded = true;
+  }
+  async prefill(ids, position) {
+    if (position > this.kv.length) throw new Error(`hole at ${this.kv.length}`);
+    this.calls.push({ prefill: ids.length, position });
+    this.kv.length = position;
+    this.kv.push(...ids);
+  }
+  async logits(id, position) {
+    if (position > this.kv.length) throw new Error("hole");
+    this.kv.length = position;
+    this.kv.push(id);
+    const logits = new Float32Array(16384);
+    logits[this.kv.length] = 1;
+    return logits;
+  }
+  reusablePrefix(common, cached) {
+    return this.reusable(common, cached);
+  }
+  async *generate({ id, position, sampling, maxTokens, signal }) {
+    if (position > this.kv.length) throw new Error(`hole at ${this.kv.length}`);
+    this.calls.push({ generate: id, position, sampling, maxTokens });
+    this.kv.length = position;
+    let newest = id;
+    try {
+      let count = 0;
+      for (const next of this.reply([...this.kv, id])) {
+        if (count++ >= maxTokens || signal?.aborted) return;
+        await new Promise((resolve) => setImmediate(resolve));
+        this.kv.push(newest);
+        newest = next;
+        yield next;
+      }
+    } finally {
+      this.returned += 1;
+    }
+  }
+  stats() {
+    return { gpu_bytes: 1 };
+  }
+  async dispose() {
+    this.disposed = true;
+  }
+}
+
+/** Completions over a fake model that answers with `text` and then ends its turn. */
+export function completionsOver(model, { context = 256, manifest = smallArtifact().manifest } = {}) {
+  const template = new ChatTemplate(manifest.chat_template, { bosToken: "<bos>", guard: tokenizer.guard });
+  return new Completions({ model, manifest, tokenizer, template, context });
+}
+
+export const END_OF_TURN = 106;
+/** A reply function for FakeModel. */
+export const says = (text) => () => [...tokenizer.encodeText(text), END_OF_TURN];
+
+export async function collect(stream) {
+  const items = [];
+  for await (const item of stream) items.push(item);
+  return items;
+}
