@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from e2e.browser import launch
 from e2e.chat_page import ChatPage
-from e2e.server_process import ROOT, running_server
+from e2e.server_process import ROOT, environment_with, running_server
 
 expect.set_options(timeout=15_000)
 
@@ -38,7 +37,7 @@ def models_dir(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of models with the demo, fresh from `python -m build_wasm demo`."""
     folder = tmp_path_factory.mktemp("models")
     command = [sys.executable, "-m", "build_wasm", "demo", "--models-dir", str(folder)]
-    environment = {**os.environ, "WEBGEMMA_HOME": str(home)}
+    environment = environment_with({"WEBGEMMA_HOME": str(home)})
     built = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False
     )

@@ -16,18 +16,25 @@ SECONDS_TO_START = 60.0
 ADDRESS = re.compile(r"http://\S+")
 
 
+def environment_with(settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The process environment with these settings of WebGemma and no others: a person's own change no test."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WEBGEMMA_")}
+    return {**inherited, **(settings or {})}
+
+
 @contextmanager
 def running_server(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
     """Start a server, yield its address (with a closing slash), end it.
 
-    `folder` takes its log. Raises RuntimeError with what the server wrote when it does not come up.
+    `folder` takes its log; `environment` has its WEBGEMMA_ settings.
+    Raises RuntimeError with what the server wrote when it does not come up.
     """
     log = folder / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
             [sys.executable, "-m", "server", "--port", "0", *arguments],
             cwd=ROOT,
-            env={**os.environ, **(environment or {})},
+            env=environment_with(environment),
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

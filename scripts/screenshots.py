@@ -1,4 +1,4 @@
-"""Make docs/screenshots/ from the real page with the demo model: python scripts/screenshots.py [--models-dir DIR]."""
+"""Make docs/screenshots/ from the real page with the demo model: python scripts/screenshots.py --models-dir DIR."""
 
 from __future__ import annotations
 
@@ -82,13 +82,12 @@ def empty(browser: Browser, address: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Take every picture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models-dir", help="folder of built models; it must have the demo (default: the server's)")
+    parser.add_argument("--models-dir", required=True, help="folder of built models, with the demo")
     options = parser.parse_args(arguments)
-    server = ["--models-dir", options.models_dir] if options.models_dir else []
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_server(Path(folder), *server) as address,
+        running_server(Path(folder), "--models-dir", options.models_dir) as address,
         sync_playwright() as playwright,
     ):
         browser = launch(playwright)

@@ -12,8 +12,8 @@ export function newTurn(role, text) {
 }
 
 /**
- * The messages that answer `answerId`: everything before it. A question whose answer stayed empty (stopped at once,
- * failed) is left out with it, since the chat template wants user and model to alternate.
+ * The messages that answer `answerId`: everything before it. A question whose answer failed or stayed empty (stopped at
+ * once) is left out with it, since the chat template wants user and model to alternate.
  *
  * @param {Turn[]} turns
  * @param {number} answerId
@@ -25,7 +25,7 @@ export function messagesFor(turns, answerId) {
   const messages = [];
   for (let i = 0; i + 1 < end; i += 2) {
     const [question, answer] = [turns[i], turns[i + 1]];
-    if (!question || !answer?.text.trim()) continue;
+    if (!question || !answer?.text.trim() || answer.state === "error") continue;
     messages.push({ role: "user", content: question.text }, { role: "assistant", content: answer.text });
   }
   const question = turns[end - 1];
