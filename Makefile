@@ -22,7 +22,7 @@ BROWSER := $(VENV)/.browser
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make run      the chat page on http://$(HOST):$(PORT)/   (PORT=..., MODEL=demo or a hub id, folder or .gguf file)"
+	@echo "make run      the chat page on http://$(HOST):$(PORT)/   (PORT=..., MODEL=demo, or a hub id or folder)"
 	@echo "make test     unit tests and end-to-end tests in a real browser"
 	@echo "make lint     ruff, mypy, eslint, tsc"
 	@echo "make format   ruff's formatter and automatic fixes"

@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         dest="models",
         metavar="NAME_OR_MODEL",
-        help="a built model's name, a hub id, a checkpoint folder, a .gguf file, or demo; may be repeated",
+        help="a built model's name, a hub id, a checkpoint folder, or demo; may be repeated",
     )
     command.add_argument("--host", help="address to listen on (127.0.0.1)")
     command.add_argument("--port", type=int, help="port to listen on (8000); 0 takes a free one")

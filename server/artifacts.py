@@ -11,7 +11,8 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from server.catalogue import MANIFEST, NAME, Catalogue
+from build_wasm.store import MANIFEST, NAME
+from server.catalogue import Catalogue
 from server.errors import ApiError
 from server.files import FileServer
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
 from build_wasm.manifest import SCHEMA_VERSION
+from build_wasm.store import MANIFEST, NAME, artifact_name
 
 logger = logging.getLogger("webgemma.server")
-
-MANIFEST = "manifest.json"
-# One path component that is no hidden file: never "..", a drive or an absolute path.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class _Source(BaseModel):
@@ -60,19 +56,6 @@ class Entry:
     artifact: Artifact | None
 
 
-def model_name(model: str) -> str:
-    """The name of the artifact of MODEL: the last part of a hub id or path, without `.gguf`.
-
-    Raises ValueError when nothing usable is left.
-    """
-    last = PurePath(model.replace("\\", "/").rstrip("/")).name
-    last = last.removesuffix(".gguf").removesuffix(".GGUF")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.")
-    if not NAME.fullmatch(name):
-        raise ValueError(f"no usable model name in {model!r}")
-    return name
-
-
 class Catalogue:
     """Reads the folder of artifacts anew at each request, so a model built elsewhere shows up at once.
 
@@ -81,7 +64,7 @@ class Catalogue:
 
     def __init__(self, folder: Path, models: tuple[str, ...]) -> None:
         self.folder = folder
-        self.named = {model_name(model): model for model in models}
+        self.named = {artifact_name(model): model for model in models}
         self.default = next(iter(self.named))
         self._parsed: dict[str, tuple[tuple[int, int], Artifact | None]] = {}
 

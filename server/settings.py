@@ -11,7 +11,8 @@ import platformdirs
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from server.catalogue import model_name
+from build_wasm.errors import BuildError
+from build_wasm.store import artifact_name
 
 
 def _list_of(value: object) -> object:
@@ -35,7 +36,7 @@ class Settings(BaseSettings):
         default=("demo",),
         min_length=1,
         description="models the page offers and may have built, the first one by default, separated by commas: "
-        "names of built models, hub ids, checkpoint folders, .gguf files, or demo",
+        "names of built models, hub ids, checkpoint folders, or demo",
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -63,9 +64,13 @@ class Settings(BaseSettings):
         """Each model has a name in addresses, and no two the same."""
         names: dict[str, str] = {}
         for model in models:
-            other = names.setdefault(model_name(model), model)
+            try:
+                name = artifact_name(model)
+            except BuildError as error:
+                raise ValueError(f"{model!r} gives no usable name: {error}") from None
+            other = names.setdefault(name, model)
             if other != model:
-                raise ValueError(f"{other} and {model} would have the same name {model_name(model)}")
+                raise ValueError(f"{other} and {model} would have the same name {name}")
         return models
 
     @field_validator("build_command", mode="before")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from server.catalogue import model_name
 from tests.server.conftest import SHARD, WASM, write_artifact
 
 Connect = Callable[..., TestClient]
@@ -108,23 +107,3 @@ def test_errors_are_json(client: TestClient, method: str, path: str, status: int
     response = client.request(method, path)
     assert response.status_code == status
     assert response.json()["error"].keys() == {"code", "message", "hint"}
-
-
-@pytest.mark.parametrize(
-    ("model", "name"),
-    [
-        ("demo", "demo"),
-        ("google/gemma-4-E2B-it", "gemma-4-E2B-it"),
-        ("/data/checkpoints/tiny/", "tiny"),
-        ("C:\\models\\tiny.gguf", "tiny"),
-        ("./my model.gguf", "my-model"),
-    ],
-)
-def test_model_name(model: str, name: str) -> None:
-    assert model_name(model) == name
-
-
-@pytest.mark.parametrize("model", ["", "/", "..", "-", "a/.."])
-def test_model_without_a_usable_name_is_refused(model: str) -> None:
-    with pytest.raises(ValueError, match="no usable model name"):
-        model_name(model)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from server.__main__ import parser, settings_from
 from server.settings import Settings
@@ -63,3 +64,9 @@ def test_home_expands_the_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WEBGEMMA_HOME", "~/kept")
     assert Settings().artifacts == tmp_path / "kept" / "models"
+
+
+@pytest.mark.parametrize("models", [(), ("",), ("..",), ("-",), ("a/x", "b/x")])
+def test_models_without_a_name_of_their_own_are_refused(models: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(models=models)
