@@ -1,7 +1,7 @@
 """Makes the goldens next to this file with transformers in float32, for the tests of reference, engine and page.
 
 usage: python -m tests.goldens.make_goldens     (needs torch and transformers: pip install -e '.[goldens]')
-tiny/SHAPE.npz  ids i32 [70]; positions i32 [8] and logits f32 [8, V]: row j scores the token after ids[:positions[j]+1];
+tiny/SHAPE.npz  ids i32 [70]; positions i32 [8]; logits f32 [8, V]: row j scores the token after ids[positions[j]];
                 greedy_N i32 [16]: the continuation of ids[:N]; digest: sha256 of the weights they belong to
 demo.npz        logits_J f32 [V]: for prompt J of demo.json, the token after its last id
 demo.json       prompts (messages, text, ids, greedy continuation up to its stop token), templates, tokenizer cases
@@ -45,12 +45,46 @@ TEMPLATES: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": "Ünïcode: 日本語 🌊\nsecond line"}], "generation": True},
 ]
 TEXTS = [
-    "", " ", "  two  spaces ", "\n", "\n\n\n", "\t tab", "Hello, world!", "The capital of France is Paris.", "it's 3.14159 & 1,000",
-    "naïve café Ångström", "Zażółć gęślą jaźń", "Привет, мир", "Γειά σου Κόσμε", "שלום עולם", "مرحبا بالعالم", "नमस्ते दुनिया",
-    "สวัสดีชาวโลก", "你好，世界", "こんにちは世界", "안녕하세요 세계", "ሰላም ልዑል", "გამარჯობა", "Բարեւ", "வணக்கம்", "ᏣᎳᎩ", "𓀀𓁐", "🌊👩‍👩‍👧‍👦🇫🇷", "e\u0301 vs é",
-    "\u0000\u0001\u007f", "\u200b\u200d\ufeff", "<bos>", "<|turn>user\nHi<turn|>\n", "<turn|>", "a<turn|>b", "▁ already ▁▁",
-    "def f(x):\n    return x ** 2\n", "https://example.com/?a=1&b=2", "A" * 50, "supercalifragilisticexpialidocious",
-]  # fmt: skip
+    "",
+    " ",
+    "  two  spaces ",
+    "\n",
+    "\n\n\n",
+    "\t tab",
+    "Hello, world!",
+    "The capital of France is Paris.",
+    "it's 3.14159 & 1,000",
+    "naïve café Ångström",
+    "Zażółć gęślą jaźń",
+    "Привет, мир",
+    "Γειά σου Κόσμε",
+    "שלום עולם",
+    "مرحبا بالعالم",
+    "नमस्ते दुनिया",
+    "สวัสดีชาวโลก",
+    "你好，世界",
+    "こんにちは世界",
+    "안녕하세요 세계",
+    "ሰላም ልዑል",
+    "გამარჯობა",
+    "Բարեւ",
+    "வணக்கம்",
+    "ᏣᎳᎩ",
+    "𓀀𓁐",
+    "🌊👩‍👩‍👧‍👦🇫🇷",
+    "e\u0301 vs é",
+    "\u0000\u0001\u007f",
+    "\u200b\u200d\ufeff",
+    "<bos>",
+    "<|turn>user\nHi<turn|>\n",
+    "<turn|>",
+    "a<turn|>b",
+    "▁ already ▁▁",
+    "def f(x):\n    return x ** 2\n",
+    "https://example.com/?a=1&b=2",
+    "A" * 50,
+    "supercalifragilisticexpialidocious",
+]
 
 
 def digest(weights: Mapping[str, F32]) -> str:
