@@ -9,12 +9,19 @@ import { checkRequest } from "./request.js";
 import { StopScanner } from "./stop_strings.js";
 
 /**
+ * @typedef {object} GenerateOptions
+ * @property {number} id  the prompt's last token
+ * @property {number} position  of `id`
+ * @property {Sampling} sampling
+ * @property {number} maxTokens
+ * @property {AbortSignal} [signal]
+ *
  * What is used of model.js's Model.
  *
  * @typedef {object} ModelLike
  * @property {(ids: number[], position: number, signal?: AbortSignal) => Promise<void>} prefill
  * @property {(id: number, position: number) => Promise<Float32Array>} logits
- * @property {(options: { id: number, position: number, sampling: Sampling, maxTokens: number, signal?: AbortSignal }) => AsyncGenerator<number, void, void>} generate
+ * @property {(options: GenerateOptions) => AsyncGenerator<number, void, void>} generate
  * @property {(commonLength: number, cachedLength: number) => number} [reusablePrefix]  how much of a common prefix is still cached
  *
  * @typedef {"stop" | "length" | "abort"} FinishReason
@@ -35,12 +42,18 @@ import { StopScanner } from "./stop_strings.js";
  * @property {{ index: 0, message: { role: "assistant", content: string }, finish_reason: FinishReason, logprobs: null }[]} choices
  * @property {Usage} usage
  *
+ * @typedef {object} ChunkChoice
+ * @property {0} index
+ * @property {{ role?: "assistant", content?: string }} delta
+ * @property {FinishReason | null} finish_reason
+ * @property {null} logprobs
+ *
  * @typedef {object} ChatCompletionChunk
  * @property {string} id
  * @property {"chat.completion.chunk"} object
  * @property {number} created
  * @property {string} model
- * @property {{ index: 0, delta: { role?: "assistant", content?: string }, finish_reason: FinishReason | null, logprobs: null }[]} choices
+ * @property {ChunkChoice[]} choices
  * @property {Usage | null} usage  null but in the last chunk
  *
  * @typedef {{ text: string } | { finishReason: FinishReason, usage: Usage }} Event
@@ -105,7 +118,8 @@ export class Completions {
    * @throws {WebGemmaError} "bad-request", "unknown-token" or "context-exceeded"
    */
   async logits(ids, signal) {
-    if (!Array.isArray(ids) || ids.length === 0) throw new WebGemmaError("bad-request", "logits needs a list of at least one token id.");
+    if (!Array.isArray(ids) || ids.length === 0)
+      throw new WebGemmaError("bad-request", "logits needs a list of at least one token id.");
     this.#checkIds(ids);
     if (ids.length > this.#context) throw tooLong("prompt", ids.length, this.#context);
     return await this.#exclusively(async () => {
@@ -145,7 +159,8 @@ export class Completions {
   #checkIds(ids) {
     const vocabSize = this.#manifest.config.vocab_size;
     const wrong = ids.find((id) => !(Number.isSafeInteger(id) && id >= 0 && id < vocabSize));
-    if (wrong !== undefined) throw new WebGemmaError("unknown-token", `Token ${wrong} is not in the model's vocabulary of ${vocabSize}.`);
+    if (wrong !== undefined)
+      throw new WebGemmaError("unknown-token", `Token ${wrong} is not in the model's vocabulary of ${vocabSize}.`);
   }
 
   /**

@@ -177,7 +177,9 @@ export class Connection {
 
   /** The worker holds its lock until it ends. A worker that the browser kills fires no event; its lock becomes free. */
   #watch() {
-    globalThis.navigator?.locks?.request(this.lock, () => this.#died("the browser ended it, perhaps for lack of memory")).catch(() => {});
+    globalThis.navigator?.locks
+      ?.request(this.lock, () => this.#died("the browser ended it, perhaps for lack of memory"))
+      .catch(() => {});
   }
 
   /** @param {string} how */

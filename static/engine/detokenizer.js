@@ -52,7 +52,8 @@ export class Detokenizer {
    */
   push(id) {
     const piece = this.#tokenizer.pieceOf(id);
-    if (piece === undefined) throw new WebGemmaError("unknown-token", `The model gave token ${id}, which the tokenizer does not know.`);
+    if (piece === undefined)
+      throw new WebGemmaError("unknown-token", `The model gave token ${id}, which the tokenizer does not know.`);
     if (this.#tokenizer.specialIds.has(id)) return this.flush();
     const byte = BYTE.exec(piece)?.[1];
     if (byte !== undefined) {

@@ -65,13 +65,20 @@ async function downloadOnce(file, { baseUrl, fetch, signal, onBytes, stallMs = S
   let timer = setTimeout(stop, stallMs);
   let loaded = 0;
   try {
-    const response = await fetch(new URL(file.path, baseUrl).href, { signal: attempt.signal, ...(fresh ? { cache: "reload" } : {}) });
+    const response = await fetch(new URL(file.path, baseUrl).href, {
+      signal: attempt.signal,
+      ...(fresh ? { cache: "reload" } : {}),
+    });
     if (!response.ok) {
       await response.body?.cancel();
       const message = `HTTP ${response.status}`;
       const passing = response.status >= 500 || response.status === 408 || response.status === 429;
       if (passing) throw new PassingFailure(message);
-      throw new WebGemmaError("network", `${file.path} could not be downloaded: ${message}.`, "Check that the server has the model's files.");
+      throw new WebGemmaError(
+        "network",
+        `${file.path} could not be downloaded: ${message}.`,
+        "Check that the server has the model's files.",
+      );
     }
     if (!response.body) throw new PassingFailure("the response has no body");
     const bytes = new Uint8Array(file.bytes);

@@ -30,10 +30,15 @@ import { Tokenizer } from "./tokenizer.js";
  * @property {number} context  tokens
  * @property {AbortSignal} signal
  *
+ * @typedef {object} Gpu
+ * @property {GPUDevice} device
+ * @property {Partial<GPUAdapterInfo>} adapterInfo
+ * @property {string} buildName
+ *
  * @typedef {object} HostParts  what the host is made of; tests give other ones
  * @property {(message: FromWorker, transfer?: Transferable[]) => void} post
  * @property {typeof globalThis.fetch} fetch
- * @property {(builds: Record<string, BuildSpec>, options: { force?: string }) => Promise<{ device: GPUDevice, adapterInfo: Partial<GPUAdapterInfo>, buildName: string }>} requestDevice
+ * @property {(builds: Record<string, BuildSpec>, options: { force?: string }) => Promise<Gpu>} requestDevice
  * @property {(parts: ModelParts) => Promise<LoadedModel>} createModel
  *
  * @typedef {object} Loaded
@@ -141,14 +146,20 @@ export class EngineHost {
     let [loadedBytes, totalBytes] = [0, 0];
     /** @type {(stage: Stage, text: string) => void} */
     const stage = (name, text) =>
-      post({ type: "progress", progress: { stage: name, loadedBytes, totalBytes, secondsLeft: null, bytesPerSecond: 0, text } });
+      post({
+        type: "progress",
+        progress: { stage: name, loadedBytes, totalBytes, secondsLeft: null, bytesPerSecond: 0, text },
+      });
 
     stage("manifest", "Reading the model's manifest");
     const manifest = await fetchManifest(url, fetch, signal);
     totalBytes = manifest.files.reduce((sum, file) => sum + (file.role === "shard" ? file.bytes : 0), 0);
     const context = checkContext(wanted ?? manifest.context.default, manifest);
     if (build !== undefined && !(build in manifest.builds)) {
-      throw new WebGemmaError("bad-request", `This model has no build "${build}", only ${Object.keys(manifest.builds).join(", ")}.`);
+      throw new WebGemmaError(
+        "bad-request",
+        `This model has no build "${build}", only ${Object.keys(manifest.builds).join(", ")}.`,
+      );
     }
 
     stage("adapter", "Looking for a GPU");
@@ -226,7 +237,8 @@ function readText(manifest, bytes) {
   const tokenizer = Tokenizer.fromJSON(json);
   checkDecoder(/** @type {TokenizerJson} */ (json).decoder);
   const bosToken = tokenizer.pieceOf(manifest.bos_id);
-  if (bosToken === undefined) throw new WebGemmaError("manifest", `bos_id ${manifest.bos_id} is not in the tokenizer.`, "Build the model again.");
+  if (bosToken === undefined)
+    throw new WebGemmaError("manifest", `bos_id ${manifest.bos_id} is not in the tokenizer.`, "Build the model again.");
   return { tokenizer, template: new ChatTemplate(manifest.chat_template, { bosToken, guard: tokenizer.guard }) };
 }
 
@@ -249,7 +261,9 @@ function describe({ vendor, architecture, device, description }) {
  * @param {unknown} [cause]
  */
 function deviceLost(info, cause) {
-  return new WebGemmaError("device-lost", `The GPU was lost: ${info.message || info.reason}`, "Load the model again.", { cause });
+  return new WebGemmaError("device-lost", `The GPU was lost: ${info.message || info.reason}`, "Load the model again.", {
+    cause,
+  });
 }
 
 /**

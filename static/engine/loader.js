@@ -53,14 +53,26 @@ export function planUploads(manifest) {
  * @param {LoaderOptions & Omit<DownloadOptions, "onBytes">} options
  * @throws {WebGemmaError} "network", "shard-size", "shard-hash", "out-of-memory", "device-lost" or "aborted"
  */
-export async function loadWeights({ manifest, device, bufferOf, onProgress = () => {}, parallel = 3, uploadBudget, signal, ...options }) {
+export async function loadWeights({
+  manifest,
+  device,
+  bufferOf,
+  onProgress = () => {},
+  parallel = 3,
+  uploadBudget,
+  signal,
+  ...options
+}) {
   const shards = shardsOf(manifest);
   const plan = planUploads(manifest);
   for (const { name, bytes } of manifest.tensors) {
     const room = bufferOf(name).bytes;
     if (room < bytes) throw new WebGemmaError("manifest", `Tensor ${name} has ${bytes} bytes, but its GPU buffer has ${room}.`);
   }
-  const meter = new ProgressMeter(shards.reduce((sum, shard) => sum + shard.bytes, 0), onProgress);
+  const meter = new ProgressMeter(
+    shards.reduce((sum, shard) => sum + shard.bytes, 0),
+    onProgress,
+  );
 
   // One failure stops the other downloads.
   const failure = new AbortController();

@@ -74,23 +74,27 @@ export function validateManifest(json) {
   if (manifest.schema_version !== SCHEMA_VERSION) {
     throw refuse(`schema_version is ${JSON.stringify(manifest.schema_version)}, this page understands ${SCHEMA_VERSION}`);
   }
-  for (const field of /** @type {const} */ (["name", "title", "quantization", "tokenizer", "chat_template"])) text(manifest[field], field);
+  for (const field of /** @type {const} */ (["name", "title", "quantization", "tokenizer", "chat_template"]))
+    text(manifest[field], field);
   if (typeof manifest.demo !== "boolean") throw refuse("demo must be true or false");
   object(manifest.config, "config");
   positive(manifest.config.vocab_size, "config.vocab_size");
   const context = object(manifest.context, "context");
   positive(context.default, "context.default");
-  if (positive(context.maximum, "context.maximum") < manifest.context.default) throw refuse("context.default is above context.maximum");
+  if (positive(context.maximum, "context.maximum") < manifest.context.default)
+    throw refuse("context.default is above context.maximum");
   natural(manifest.bos_id, "bos_id");
   list(manifest.stop_ids, "stop_ids").forEach((id, i) => natural(id, `stop_ids[${i}]`));
   const sampling = object(manifest.sampling, "sampling");
   for (const field of ["temperature", "top_k", "top_p"]) {
-    if (!(Number.isFinite(sampling[field]) && sampling[field] >= 0)) throw refuse(`sampling.${field} must be a number of at least 0`);
+    if (!(Number.isFinite(sampling[field]) && sampling[field] >= 0))
+      throw refuse(`sampling.${field} must be a number of at least 0`);
   }
   const files = checkFiles(manifest);
   checkTensors(manifest);
   checkBuilds(manifest, files);
-  if (files.get(manifest.tokenizer)?.role !== "tokenizer") throw refuse(`tokenizer ${manifest.tokenizer} is not a tokenizer among files`);
+  if (files.get(manifest.tokenizer)?.role !== "tokenizer")
+    throw refuse(`tokenizer ${manifest.tokenizer} is not a tokenizer among files`);
   return manifest;
 }
 
@@ -123,12 +127,14 @@ function checkFiles(manifest) {
   for (const [i, file] of list(manifest.files, "files").entries()) {
     const path = text(object(file, `files[${i}]`).path, `files[${i}].path`);
     // A plain name beside the manifest: never another folder or another site.
-    if (!/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(path)) throw refuse(`files[${i}].path ${JSON.stringify(path)} is not a plain file name`);
+    if (!/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(path))
+      throw refuse(`files[${i}].path ${JSON.stringify(path)} is not a plain file name`);
     if (files.has(path)) throw refuse(`file ${path} is listed twice`);
     positive(file.bytes, `${path}: bytes`);
     if (!/^[0-9a-f]{64}$/.test(file.sha256)) throw refuse(`${path}: sha256 is not 64 hex digits`);
     if (!["shard", "wasm", "tokenizer"].includes(file.role)) throw refuse(`${path}: unknown role ${JSON.stringify(file.role)}`);
-    if (file.role === "shard" && file.bytes > MAX_SHARD_BYTES) throw refuse(`shard ${path} has ${file.bytes} bytes, at most ${MAX_SHARD_BYTES} are allowed`);
+    if (file.role === "shard" && file.bytes > MAX_SHARD_BYTES)
+      throw refuse(`shard ${path} has ${file.bytes} bytes, at most ${MAX_SHARD_BYTES} are allowed`);
     files.set(path, file);
   }
   return files;
@@ -147,9 +153,14 @@ function checkTensors(manifest) {
     names.add(name);
     const size = DTYPE_BYTES.get(tensor.dtype);
     if (size === undefined) throw refuse(`tensor ${name}: unknown dtype ${JSON.stringify(tensor.dtype)}`);
-    const expected = list(tensor.shape, `tensor ${name}: shape`).reduce((product, n) => product * positive(n, `tensor ${name}: shape`), size);
+    const expected = list(tensor.shape, `tensor ${name}: shape`).reduce(
+      (product, n) => product * positive(n, `tensor ${name}: shape`),
+      size,
+    );
     if (tensor.bytes !== expected) {
-      throw refuse(`tensor ${name}: ${tensor.dtype} [${tensor.shape}] needs ${expected} bytes, but ${tensor.bytes} are declared`);
+      throw refuse(
+        `tensor ${name}: ${tensor.dtype} [${tensor.shape}] needs ${expected} bytes, but ${tensor.bytes} are declared`,
+      );
     }
     let sum = 0;
     for (const piece of list(tensor.pieces, `tensor ${name}: pieces`)) {
@@ -158,8 +169,10 @@ function checkTensors(manifest) {
       if (!shard) throw refuse(`tensor ${name}: shard ${index} does not exist, there are ${shards.length}`);
       natural(offset, `tensor ${name}: piece offset`);
       // WebGPU copies whole 4-byte words.
-      if (positive(bytes, `tensor ${name}: piece bytes`) % 4 !== 0) throw refuse(`tensor ${name}: a piece has ${bytes} bytes, not a multiple of 4`);
-      if (offset + bytes > shard.bytes) throw refuse(`tensor ${name}: a piece ends at byte ${offset + bytes} of ${shard.path}, which has ${shard.bytes}`);
+      if (positive(bytes, `tensor ${name}: piece bytes`) % 4 !== 0)
+        throw refuse(`tensor ${name}: a piece has ${bytes} bytes, not a multiple of 4`);
+      if (offset + bytes > shard.bytes)
+        throw refuse(`tensor ${name}: a piece ends at byte ${offset + bytes} of ${shard.path}, which has ${shard.bytes}`);
       taken[index]?.push(piece);
       sum += bytes;
     }
@@ -190,14 +203,17 @@ function checkBuilds(manifest, files) {
     const known = new Set(manifest.tensors.map((tensor) => tensor.name));
     for (const buffer of list(build.buffers, `${label}.buffers`)) {
       known.add(text(object(buffer, `${label}.buffers`).name, `${label}.buffers: name`));
-      if (!DTYPE_BYTES.has(buffer.dtype)) throw refuse(`${label}: buffer ${buffer.name} has unknown dtype ${JSON.stringify(buffer.dtype)}`);
-      for (const n of list(buffer.shape, `${label}: shape of ${buffer.name}`)) if (n !== "context") positive(n, `${label}: shape of ${buffer.name}`);
+      if (!DTYPE_BYTES.has(buffer.dtype))
+        throw refuse(`${label}: buffer ${buffer.name} has unknown dtype ${JSON.stringify(buffer.dtype)}`);
+      for (const n of list(buffer.shape, `${label}: shape of ${buffer.name}`))
+        if (n !== "context") positive(n, `${label}: shape of ${buffer.name}`);
     }
     const functions = object(build.functions, `${label}.functions`);
     if (!("decode" in functions)) throw refuse(`${label} has no function decode`);
     for (const [fn, spec] of Object.entries(functions)) {
       for (const arg of list(object(spec, `${label}.${fn}`).args, `${label}.${fn}.args`)) {
-        if (!known.has(arg)) throw refuse(`${label}: ${fn} takes ${JSON.stringify(arg)}, which is neither a tensor nor a buffer`);
+        if (!known.has(arg))
+          throw refuse(`${label}: ${fn} takes ${JSON.stringify(arg)}, which is neither a tensor nor a buffer`);
       }
     }
   }
@@ -245,7 +261,8 @@ function text(value, name) {
  * @returns {number}
  */
 function natural(value, name) {
-  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) throw refuse(`${name} must be a whole number of at least 0`);
+  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
+    throw refuse(`${name} must be a whole number of at least 0`);
   return value;
 }
 

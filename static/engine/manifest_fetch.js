@@ -20,10 +20,21 @@ export async function fetchManifest(baseUrl, fetch, signal) {
     text = await response.text();
   } catch (error) {
     if (signal?.aborted || isAbort(error)) throw new WebGemmaError("aborted", "The request was aborted.", "", { cause: error });
-    throw new WebGemmaError("network", `${url} could not be read: ${/** @type {Error} */ (error).message}.`, "Check the connection to the server, then try again.", { cause: error });
+    throw new WebGemmaError(
+      "network",
+      `${url} could not be read: ${/** @type {Error} */ (error).message}.`,
+      "Check the connection to the server, then try again.",
+      { cause: error },
+    );
   }
-  if (response.status >= 500) throw new WebGemmaError("network", `${url} could not be read: HTTP ${response.status}.`, "Look at the server's log.");
-  if (!response.ok) throw new WebGemmaError("manifest", `There is no model at ${baseUrl}: HTTP ${response.status}.`, "Build the model, or check its name.");
+  if (response.status >= 500)
+    throw new WebGemmaError("network", `${url} could not be read: HTTP ${response.status}.`, "Look at the server's log.");
+  if (!response.ok)
+    throw new WebGemmaError(
+      "manifest",
+      `There is no model at ${baseUrl}: HTTP ${response.status}.`,
+      "Build the model, or check its name.",
+    );
   try {
     return validateManifest(JSON.parse(text));
   } catch (error) {

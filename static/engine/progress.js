@@ -42,7 +42,8 @@ export class ProgressMeter {
     if (at - this.#reportedAt < REPORT_EVERY_MS && this.#loaded < this.#total) return;
     this.#reportedAt = at;
     this.#samples.push({ at, loaded: this.#loaded });
-    while (this.#samples.length > 2 && at - /** @type {{ at: number }} */ (this.#samples[1]).at > WINDOW_MS) this.#samples.shift();
+    while (this.#samples.length > 2 && at - /** @type {{ at: number }} */ (this.#samples[1]).at > WINDOW_MS)
+      this.#samples.shift();
     this.#report(this.#progress("download", at));
   }
 

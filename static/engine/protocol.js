@@ -14,7 +14,7 @@
  * @property {number} [context]  tokens
  * @property {string} lock  name of a Web Lock that the worker holds while it lives
  *
- * @typedef {object} Stats  what CORE's Model.stats() adds is passed through
+ * @typedef {object} Stats  what Model.stats() adds is passed through
  * @property {string} adapter
  * @property {string} build
  * @property {number} context

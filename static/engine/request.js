@@ -71,7 +71,8 @@ export function checkRequest(request, defaults) {
     const plainText = name === "response_format" && /** @type {{ type?: unknown }} */ (value).type === "text";
     if (!neutral.includes(value) && !empty && !plainText) throw bad(`${name} is not supported`);
   }
-  const maxTokens = number(fields, "max_completion_tokens", 1, Infinity, true) ?? number(fields, "max_tokens", 1, Infinity, true);
+  const maxTokens =
+    number(fields, "max_completion_tokens", 1, Infinity, true) ?? number(fields, "max_tokens", 1, Infinity, true);
   return {
     messages: checkMessages(fields.messages),
     stream: boolean(fields, "stream"),
@@ -98,7 +99,8 @@ function checkMessages(messages) {
     const name = `messages[${i}]`;
     if (typeof message !== "object" || message === null) throw bad(`${name} must be an object`);
     const { role, content } = /** @type {{ role: unknown, content: unknown }} */ (message);
-    if (typeof role !== "string" || !ROLES.includes(role)) throw bad(`${name}.role is ${JSON.stringify(role)}, expected one of ${ROLES.join(", ")}`);
+    if (typeof role !== "string" || !ROLES.includes(role))
+      throw bad(`${name}.role is ${JSON.stringify(role)}, expected one of ${ROLES.join(", ")}`);
     const checked = checkContent(content, `${name}.content`);
     // An answer may be empty (stopped before its first word); a question may not.
     const text = typeof checked === "string" ? checked : checked.map((part) => part.text).join("");
@@ -129,7 +131,8 @@ function checkContent(content, name) {
 function checkStop(stop) {
   if (stop === undefined || stop === null) return [];
   const list = Array.isArray(stop) ? stop : [stop];
-  if (!list.every((text) => typeof text === "string" && text !== "")) throw bad("stop must be a text or a list of texts, none of them empty");
+  if (!list.every((text) => typeof text === "string" && text !== ""))
+    throw bad("stop must be a text or a list of texts, none of them empty");
   return list;
 }
 
@@ -145,8 +148,15 @@ function number(fields, name, least, most, whole = false) {
   const value = fields[name];
   if (value === undefined || value === null) return null;
   if (typeof value !== "number" || !(value >= least && value <= most) || (whole && !Number.isSafeInteger(value))) {
-    const range = least === Number.MIN_VALUE ? `above 0, at most ${most}` : most === Infinity ? `at least ${least}` : `from ${least} to ${most}`;
-    throw bad(`${name} is ${typeof value === "number" ? value : JSON.stringify(value)}, expected a ${whole ? "whole " : ""}number ${range}`);
+    const range =
+      least === Number.MIN_VALUE
+        ? `above 0, at most ${most}`
+        : most === Infinity
+          ? `at least ${least}`
+          : `from ${least} to ${most}`;
+    throw bad(
+      `${name} is ${typeof value === "number" ? value : JSON.stringify(value)}, expected a ${whole ? "whole " : ""}number ${range}`,
+    );
   }
   return value;
 }

@@ -72,7 +72,8 @@ export class Tokenizer {
   static fromJSON(json) {
     const found = /** @type {Partial<TokenizerJson> | null} */ (json);
     if (found?.model?.type !== "BPE") throw broken(`model type ${found?.model?.type ?? "missing"}, expected BPE`);
-    if (typeof found.model.vocab !== "object" || !Array.isArray(found.added_tokens)) throw broken("no vocabulary or added tokens");
+    if (typeof found.model.vocab !== "object" || !Array.isArray(found.added_tokens))
+      throw broken("no vocabulary or added tokens");
     try {
       return new Tokenizer(/** @type {TokenizerJson} */ (found));
     } catch (error) {
@@ -132,7 +133,10 @@ export class Tokenizer {
     const { ids, tokens } = this.#text.encode(wellFormed(text), { add_special_tokens: false });
     ids.forEach((id, index) => {
       if (id === undefined || this.specialIds.has(id)) {
-        throw new WebGemmaError("unknown-token", `The tokenizer has no token for a part of this text (it gave ${tokens[index]}).`);
+        throw new WebGemmaError(
+          "unknown-token",
+          `The tokenizer has no token for a part of this text (it gave ${tokens[index]}).`,
+        );
       }
     });
     return ids;

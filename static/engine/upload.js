@@ -40,7 +40,11 @@ export class Uploader {
     this.#maxSlots = Math.min(MAX_SLOTS, Math.max(1, Math.floor(budget / this.#slotBytes)));
     this.#signal = signal;
     this.#lost = device.lost.then((info) => {
-      throw new WebGemmaError("device-lost", `The GPU was lost while the model was loading: ${info.message || info.reason}`, "Load the page again.");
+      throw new WebGemmaError(
+        "device-lost",
+        `The GPU was lost while the model was loading: ${info.message || info.reason}`,
+        "Load the page again.",
+      );
     });
     this.#lost.catch(() => {}); // it is awaited only while a slot is
   }
@@ -64,8 +68,9 @@ export class Uploader {
       filled = 0;
     };
     for (const { source, buffer, offset } of copies) {
-        if (source.byteLength % 4 !== 0 || offset % 4 !== 0) throw new RangeError(`copy of ${source.byteLength} bytes to ${offset}: not whole words`);
-      for (let done = 0; done < source.byteLength; ) {
+      if (source.byteLength % 4 !== 0 || offset % 4 !== 0)
+        throw new RangeError(`copy of ${source.byteLength} bytes to ${offset}: not whole words`);
+      for (let done = 0; done < source.byteLength;) {
         slot ??= await this.#acquire();
         const bytes = Math.min(source.byteLength - done, this.#slotBytes - filled);
         slot.memory.set(source.subarray(done, done + bytes), filled);
@@ -118,7 +123,11 @@ export class Uploader {
     const error = await device.popErrorScope();
     if (buffer && !error) return buffer;
     const reason = error?.message ?? (thrown instanceof Error ? thrown.message : String(thrown));
-    throw new WebGemmaError("out-of-memory", `No memory for a staging buffer of ${this.#slotBytes} bytes: ${reason}`, "Close other tabs and programs that use the GPU.");
+    throw new WebGemmaError(
+      "out-of-memory",
+      `No memory for a staging buffer of ${this.#slotBytes} bytes: ${reason}`,
+      "Close other tabs and programs that use the GPU.",
+    );
   }
 
   /**

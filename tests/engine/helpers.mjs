@@ -30,7 +30,12 @@ export function pattern(length, seed = 1) {
  * @returns {{ manifest: any, files: Map<string, Uint8Array> }}
  */
 export function smallArtifact() {
-  const contents = { "a.bin": pattern(64, 1), "b.bin": pattern(48, 2), "m.wasm": pattern(16, 3), "tokenizer.json": tokenizerBytes };
+  const contents = {
+    "a.bin": pattern(64, 1),
+    "b.bin": pattern(48, 2),
+    "m.wasm": pattern(16, 3),
+    "tokenizer.json": tokenizerBytes,
+  };
   const roles = { "a.bin": "shard", "b.bin": "shard", "m.wasm": "wasm", "tokenizer.json": "tokenizer" };
   const limits = {
     maxStorageBufferBindingSize: 134217728,
@@ -49,7 +54,12 @@ export function smallArtifact() {
     versions: { webgemma: "0", apache_tvm: "0" },
     config: { vocab_size: 16384 },
     context: { default: 64, maximum: 2048 },
-    files: Object.entries(contents).map(([path, bytes]) => ({ path, bytes: bytes.length, sha256: sha256Of(bytes), role: roles[path] })),
+    files: Object.entries(contents).map(([path, bytes]) => ({
+      path,
+      bytes: bytes.length,
+      sha256: sha256Of(bytes),
+      role: roles[path],
+    })),
     builds: {
       f32: {
         wasm: "m.wasm",
@@ -61,7 +71,16 @@ export function smallArtifact() {
     },
     tensors: [
       { name: "whole", dtype: "uint32", shape: [2, 4], bytes: 32, pieces: [{ shard: 0, offset: 0, bytes: 32 }] },
-      { name: "split", dtype: "float32", shape: [20], bytes: 80, pieces: [{ shard: 0, offset: 32, bytes: 32 }, { shard: 1, offset: 0, bytes: 48 }] },
+      {
+        name: "split",
+        dtype: "float32",
+        shape: [20],
+        bytes: 80,
+        pieces: [
+          { shard: 0, offset: 32, bytes: 32 },
+          { shard: 1, offset: 0, bytes: 48 },
+        ],
+      },
     ],
     tokenizer: "tokenizer.json",
     chat_template: demoTemplate,
@@ -154,7 +173,10 @@ export class FakeDevice {
 /** GPU buffers of a manifest's tensors, by name. */
 export function fakeBuffers(manifest, { keep = true } = {}) {
   return new Map(
-    manifest.tensors.map(({ name, bytes }) => [name, { bytes, buffer: { writes: [], memory: keep ? new Uint8Array(bytes) : null } }]),
+    manifest.tensors.map(({ name, bytes }) => [
+      name,
+      { bytes, buffer: { writes: [], memory: keep ? new Uint8Array(bytes) : null } },
+    ]),
   );
 }
 

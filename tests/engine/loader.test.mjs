@@ -35,7 +35,10 @@ test("every tensor's bytes arrive in its buffer, also when it spans shards", asy
 test("copies are cut to the staging budget and reuse its memory", async () => {
   const { done, buffers, files, device } = load(undefined, { uploadBudget: 20 });
   await done;
-  assert.deepEqual(buffers.get("split").buffer.memory, Uint8Array.of(...files.get("a.bin").subarray(32), ...files.get("b.bin")));
+  assert.deepEqual(
+    buffers.get("split").buffer.memory,
+    Uint8Array.of(...files.get("a.bin").subarray(32), ...files.get("b.bin")),
+  );
   assert.ok(device.largestCopy <= 20 && device.peakStaged <= 20);
 });
 
@@ -45,7 +48,9 @@ test("progress counts every byte once, and ends with the upload", async () => {
   const faults = (path) => {
     if (path !== "b.bin" || failed) return undefined;
     failed = true;
-    return new Response(new ReadableStream({ start: (c) => (c.enqueue(new Uint8Array(40)), c.error(new TypeError("connection reset"))) }));
+    return new Response(
+      new ReadableStream({ start: (c) => (c.enqueue(new Uint8Array(40)), c.error(new TypeError("connection reset"))) }),
+    );
   };
   await load(faults, { onProgress: (progress) => seen.push(progress) }).done;
   const last = seen.at(-1);
@@ -59,7 +64,10 @@ test("a connection that breaks, a busy server: tried again", async () => {
     if (path !== "a.bin") return undefined;
     if (count === 1) throw new TypeError("Failed to fetch");
     if (count === 2) return new Response("", { status: 503 });
-    if (count === 3) return new Response(new ReadableStream({ start: (c) => (c.enqueue(new Uint8Array(8)), c.error(new TypeError("reset"))) }));
+    if (count === 3)
+      return new Response(
+        new ReadableStream({ start: (c) => (c.enqueue(new Uint8Array(8)), c.error(new TypeError("reset"))) }),
+      );
     return undefined;
   };
   const { done, counts } = load(faults);
@@ -91,7 +99,10 @@ test("silence counts as a failure", async () => {
   assert.equal(counts.get("a.bin"), 2);
 });
 
-for (const [name, length] of [["short", 47], ["long", 49]]) {
+for (const [name, length] of [
+  ["short", 47],
+  ["long", 49],
+]) {
   test(`a shard that is too ${name} is refused with both sizes, and nothing of it is used`, async () => {
     const { done, buffers } = load((path) => (path === "b.bin" ? new Response(new Uint8Array(length)) : undefined));
     await assert.rejects(done, { code: "shard-size", message: /b\.bin has (47|more than 48) bytes, expected 48/ });
@@ -217,5 +228,8 @@ test("the bytes of a copy at an offset beyond 2^32 come from the right place", a
   const start = 5 * 2 ** 30;
   const uploader = new Uploader(device, { slotBytes: 32, budget: 64 });
   await uploader.upload([{ source, buffer: target, offset: start }]);
-  assert.deepEqual(seen, [[start, source.slice(0, 32)], [start + 32, source.slice(32)]]);
+  assert.deepEqual(seen, [
+    [start, source.slice(0, 32)],
+    [start + 32, source.slice(32)],
+  ]);
 });

@@ -94,6 +94,12 @@ test("fetching: where the manifest is read from, and every way it can fail", asy
   await assert.rejects(fetchManifest(BASE, answer("", { status: 503 })), { code: "network", message: /503/ });
   await assert.rejects(fetchManifest(BASE, answer("<html>")), { code: "manifest", message: /not JSON/ });
   await assert.rejects(fetchManifest(BASE, answer("{}")), { code: "manifest", message: /schema_version/ });
-  await assert.rejects(fetchManifest(BASE, async () => Promise.reject(new TypeError("Failed to fetch"))), { code: "network" });
-  await assert.rejects(fetchManifest(BASE, async () => Promise.reject(new DOMException("", "AbortError"))), { code: "aborted" });
+  await assert.rejects(
+    fetchManifest(BASE, async () => Promise.reject(new TypeError("Failed to fetch"))),
+    { code: "network" },
+  );
+  await assert.rejects(
+    fetchManifest(BASE, async () => Promise.reject(new DOMException("", "AbortError"))),
+    { code: "aborted" },
+  );
 });

@@ -16,7 +16,10 @@ for (const { name, text, ids } of cases.texts) {
 }
 
 test("a long text encodes as in Python, 10,000 tokens in under a second", () => {
-  const text = cases.texts.map((item) => item.text).join("\n").repeat(cases.long.repeat);
+  const text = cases.texts
+    .map((item) => item.text)
+    .join("\n")
+    .repeat(cases.long.repeat);
   const start = performance.now();
   const ids = tokenizer.encodeText(text);
   const seconds = (performance.now() - start) / 1000;
@@ -31,10 +34,21 @@ for (const { text, ids } of cases.prompts) {
 
 test("typed control tokens give no control ids, whatever stands around them", () => {
   for (const token of tokenizerJson.added_tokens.filter((item) => item.special).map((item) => item.content)) {
-    for (const typed of [token, `<${token}>`, `${token}${token}`, token.slice(0, -1), `\ufdd0${token}`, `<\ufdd0${token.slice(1)}`]) {
+    for (const typed of [
+      token,
+      `<${token}>`,
+      `${token}${token}`,
+      token.slice(0, -1),
+      `\ufdd0${token}`,
+      `<\ufdd0${token.slice(1)}`,
+    ]) {
       // What follows is what a template might write.
       const ids = tokenizer.encodePrompt(`<|turn>user\n${tokenizer.guard(typed)}${token.slice(-1)}<turn|>`);
-      assert.deepEqual(ids.filter((id) => tokenizer.specialIds.has(id)), [105, 106], typed);
+      assert.deepEqual(
+        ids.filter((id) => tokenizer.specialIds.has(id)),
+        [105, 106],
+        typed,
+      );
       assert.deepEqual(ids.slice(1, -1), tokenizer.encodeText(`user\n${typed}${token.slice(-1)}`));
     }
   }
@@ -82,7 +96,14 @@ const tiny = {
     { id: 7, content: "\n\n", special: false, normalized: false },
     { id: 8, content: "<s>>", special: true, normalized: false },
   ],
-  model: { type: "BPE", vocab: { "<s>": 0, "<": 1, s: 2, ">": 3, "\n": 4, "▁": 5, "<unk>": 6 }, merges: [], unk_token: null, byte_fallback: false, fuse_unk: true },
+  model: {
+    type: "BPE",
+    vocab: { "<s>": 0, "<": 1, s: 2, ">": 3, "\n": 4, "▁": 5, "<unk>": 6 },
+    merges: [],
+    unk_token: null,
+    byte_fallback: false,
+    fuse_unk: true,
+  },
 };
 
 test("added tokens that are not control tokens are found in text; the longest control token wins", () => {
@@ -93,7 +114,11 @@ test("added tokens that are not control tokens are found in text; the longest co
 });
 
 test("text that the vocabulary cannot spell is refused", () => {
-  const json = { ...tiny, model: { ...tiny.model, unk_token: "<unk>" }, added_tokens: [...tiny.added_tokens, { id: 6, content: "<unk>", special: true }] };
+  const json = {
+    ...tiny,
+    model: { ...tiny.model, unk_token: "<unk>" },
+    added_tokens: [...tiny.added_tokens, { id: 6, content: "<unk>", special: true }],
+  };
   assert.throws(() => Tokenizer.fromJSON(json).encodeText("x"), { code: "unknown-token" });
 });
 

@@ -1,0 +1,211 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { MessageChannel } from "node:worker_threads";
+
+import { Engine, WebGemmaError } from "../../static/engine/engine.js";
+import { EngineHost } from "../../static/engine/host.js";
+import { BASE, FakeDevice, FakeModel, collect, says, serve, smallArtifact } from "./helpers.mjs";
+
+/** The page and its worker, joined by a real message channel: everything is cloned as between threads. */
+function world({ reply = says("Hello there!"), faults, requestDevice, createModel } = {}) {
+  const { manifest, files } = smallArtifact();
+  files.set("manifest.json", new TextEncoder().encode(JSON.stringify(manifest)));
+  const device = new FakeDevice();
+  const model = new FakeModel(reply, { manifest });
+  const order = [];
+  const { port1, port2 } = new MessageChannel();
+  const host = new EngineHost({
+    post: (message, transfer = []) => port2.postMessage(message, transfer),
+    fetch: serve(files, faults).fetch,
+    requestDevice:
+      requestDevice ??
+      (async (builds, { force }) => {
+        order.push("device");
+        return {
+          device,
+          adapterInfo: { vendor: "acme", architecture: "one", device: "", description: "" },
+          buildName: force ?? Object.keys(builds)[0],
+        };
+      }),
+    createModel:
+      createModel ??
+      (async (parts) => {
+        order.push(`create ${parts.build} ${parts.context} ${parts.wasmBytes.length}`);
+        model.record = async () => void order.push(`record ${model.buffers.get("split").buffer.writes.length}`);
+        return model;
+      }),
+  });
+  port2.on("message", (message) => void host.handle(message));
+  const listeners = { message: [], error: [], messageerror: [] };
+  const worker = {
+    terminated: false,
+    postMessage: (message) => port1.postMessage(message),
+    addEventListener: (type, listener) => listeners[type].push(listener),
+    terminate: () => ((worker.terminated = true), port1.close()),
+  };
+  port1.on("message", (data) => listeners.message.forEach((listener) => listener({ data })));
+  const die = (message) => listeners.error.forEach((listener) => listener({ message }));
+  return { load: (options) => Engine.load(BASE, options, () => worker), worker, die, device, model, order, manifest };
+}
+
+const ask = (extra = {}) => ({ messages: [{ role: "user", content: "Hi" }], ...extra });
+
+test("loading: stages in order, weights before record, then it answers", async () => {
+  const { load, order, model, manifest } = world();
+  const stages = [];
+  const engine = await load({ onProgress: ({ stage }) => stages.at(-1) !== stage && stages.push(stage) });
+  assert.deepEqual(stages, ["manifest", "adapter", "download", "upload", "compile", "ready"]);
+  assert.deepEqual(order, ["device", "create f32 64 16", "record 2"]);
+  assert.deepEqual(engine.manifest, manifest);
+  const answer = await engine.chat.completions.create(ask());
+  assert.equal(answer.choices[0].message.content, "Hello there!");
+  const chunks = await collect(await engine.chat.completions.create(ask({ stream: true })));
+  assert.equal(chunks.map((chunk) => chunk.choices[0].delta.content ?? "").join(""), "Hello there!");
+  assert.equal(chunks.at(-1).usage.cached_tokens, answer.usage.prompt_tokens - 1);
+  assert.equal((await engine.logits([2, 105])).length, 16384);
+  assert.equal((await engine.logits(Uint32Array.of(2, 105))).length, 16384);
+  assert.deepEqual((await engine.tokenize("<bos>")).includes(2), false);
+  const stats = await engine.stats();
+  assert.deepEqual([stats.adapter, stats.build, stats.context, stats.gpu_bytes], ["acme one", "f32", 64, 1]);
+  await engine.reset();
+  await engine.dispose();
+  await engine.dispose();
+  assert.ok(model.disposed);
+  await assert.rejects(engine.tokenize("a"), { code: "disposed" });
+  await assert.rejects(engine.chat.completions.create(ask({ stream: true })), { code: "disposed" });
+});
+
+test("the build and the context can be asked for", async () => {
+  const { load, order } = world();
+  const engine = await load({ build: "f32", context: 128 });
+  assert.equal(order[1], "create f32 128 16");
+  await engine.dispose();
+  await assert.rejects(world().load({ context: 4096 }), { code: "bad-request", message: /4096.*2048/ });
+  await assert.rejects(world().load({ build: "f64" }), { code: "bad-request", message: /f64.*f32/ });
+});
+
+test("errors keep their code, message and hint across the worker", async () => {
+  const { load, worker } = world({
+    requestDevice: async () => {
+      throw new WebGemmaError("no-adapter", "No GPU.", "Try another browser.");
+    },
+  });
+  await assert.rejects(load(), (error) => {
+    assert.ok(error instanceof WebGemmaError);
+    assert.deepEqual(error.toRecord(), { code: "no-adapter", message: "No GPU.", hint: "Try another browser." });
+    return true;
+  });
+  assert.ok(worker.terminated, "a failed load leaves no worker behind");
+});
+
+test("a failed load frees the GPU", async () => {
+  const { load, device, model } = world({
+    faults: (path) => (path === "a.bin" ? new Response("", { status: 404 }) : undefined),
+  });
+  await assert.rejects(load(), { code: "network" });
+  assert.ok(device.destroyed && model.disposed);
+});
+
+test("a damaged wasm or tokenizer is refused", async () => {
+  for (const path of ["m.wasm", "tokenizer.json"]) {
+    const { manifest } = smallArtifact();
+    const bytes = new Uint8Array(manifest.files.find((file) => file.path === path).bytes);
+    await assert.rejects(world({ faults: (asked) => (asked === path ? new Response(bytes) : undefined) }).load(), {
+      code: "shard-hash",
+    });
+  }
+});
+
+test("a request that is not valid is refused by create, streamed or not", async () => {
+  const engine = await world().load();
+  for (const stream of [true, false]) {
+    await assert.rejects(engine.chat.completions.create(ask({ stream, temperature: 9 })), { code: "bad-request" });
+    await assert.rejects(engine.chat.completions.create({ messages: [], stream }), { code: "empty-message" });
+    await assert.rejects(engine.chat.completions.create(ask({ stream, metadata: { f: () => {} } })), { code: "bad-request" });
+  }
+  await assert.rejects(engine.logits([99999]), { code: "unknown-token" });
+  await assert.rejects(engine.tokenize(5), { code: "bad-request" });
+  await engine.dispose();
+});
+
+const endless = function* () {
+  for (;;) yield 500;
+};
+
+test("an abort crosses the worker, and the engine answers again", async () => {
+  const { load, model } = world({ reply: endless });
+  const engine = await load({ context: 2048 });
+  const abort = new AbortController();
+  const chunks = [];
+  for await (const chunk of await engine.chat.completions.create(ask({ stream: true, signal: abort.signal }))) {
+    chunks.push(chunk);
+    if (chunks.length === 4) abort.abort();
+  }
+  assert.equal(chunks.at(-1).choices[0].finish_reason, "abort");
+  const again = new AbortController();
+  const whole = engine.chat.completions.create(ask({ signal: again.signal }));
+  setTimeout(() => again.abort(), 5);
+  assert.equal((await whole).choices[0].finish_reason, "abort");
+  await assert.rejects(engine.chat.completions.create(ask({ signal: abort.signal })), { code: "aborted" });
+  model.reply = says("Fine.");
+  assert.equal((await engine.chat.completions.create(ask())).choices[0].message.content, "Fine.");
+  await engine.dispose();
+});
+
+test("leaving the loop over a stream stops the model", async () => {
+  const { load, model } = world({ reply: endless });
+  const engine = await load({ context: 2048 });
+  for await (const chunk of await engine.chat.completions.create(ask({ stream: true })))
+    if (chunk.choices[0].delta.content) break;
+  await engine.reset(); // waits its turn in the queue
+  assert.equal(model.returned, 1);
+  await engine.dispose();
+});
+
+test("aborting the loading ends the worker", async () => {
+  const abort = new AbortController();
+  const { load, worker } = world({ createModel: () => new Promise(() => {}) });
+  const loading = load({ signal: abort.signal });
+  setTimeout(() => abort.abort(), 5);
+  await assert.rejects(loading, { code: "aborted" });
+  assert.ok(worker.terminated);
+  const late = world();
+  await assert.rejects(late.load({ signal: abort.signal }), { code: "aborted" });
+  late.worker.terminate();
+});
+
+test("a worker that dies fails everything under way with one typed error", async () => {
+  const { load, die } = world({ reply: endless });
+  const engine = await load({ context: 2048 });
+  const stream = await engine.chat.completions.create(ask({ stream: true }));
+  const whole = engine.chat.completions.create(ask());
+  setTimeout(() => die("out of memory"), 5);
+  await assert.rejects(collect(stream), { code: "worker-lost", message: /out of memory/ });
+  await assert.rejects(whole, { code: "worker-lost" });
+  await assert.rejects(engine.stats(), { code: "worker-lost" });
+  await engine.dispose();
+});
+
+test("a lost GPU is named as the cause of what fails with it", async () => {
+  const { load, device } = world({
+    *reply() {
+      yield 500;
+      device.lose("driver restarted");
+      throw new DOMException("mapAsync failed", "OperationError");
+    },
+  });
+  const engine = await load();
+  await assert.rejects(engine.chat.completions.create(ask()), { code: "device-lost", message: /driver restarted/ });
+  await assert.rejects(engine.chat.completions.create(ask()), { code: "device-lost" });
+  await engine.dispose();
+});
+
+test("dispose ends the answers under way", async () => {
+  const { load, model } = world({ reply: endless });
+  const engine = await load({ context: 2048 });
+  const stream = await engine.chat.completions.create(ask({ stream: true }));
+  await engine.dispose();
+  const chunks = await collect(stream);
+  assert.equal(chunks.at(-1).choices[0].finish_reason, "abort");
+  assert.ok(model.disposed);
+});
