@@ -114,7 +114,8 @@ def write(
     if files == 1:
         write_safetensors(folder / "model.safetensors", named, dtype)
         return folder
-    names, weight_map = list(named), {}
+    names = list(named)
+    weight_map: dict[str, str] = {}
     for i in range(files):
         file = f"model-{i + 1:05d}-of-{files:05d}.safetensors"
         part = names[i::files]

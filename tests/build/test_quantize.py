@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from build_wasm.errors import BuildError
 from build_wasm.hub import locate
@@ -83,7 +85,7 @@ def test_bf16_rounding_of_a_q4_0_grid_is_found() -> None:
     assert np.array_equal(codes.reshape(steps.shape), (steps + 8).astype(np.uint8))
 
 
-def squared_error(w: F32, scale: F32) -> F32:
+def squared_error(w: F32, scale: NDArray[Any]) -> F32:
     """Per group, of rounding w to multiples of an f16 scale f32 [G, 1]."""
     scale = scale.astype(np.float16).astype(np.float32)
     groups = w.reshape(-1, GROUP)

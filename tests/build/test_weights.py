@@ -14,7 +14,7 @@ from build_wasm.config import TextConfig
 from build_wasm.errors import BuildError
 from build_wasm.manifest import Quantization
 from build_wasm.quantize import F32, bf16_values, dequantize, quantize, unpack_codes
-from build_wasm.tensors import ArraySource
+from build_wasm.tensors import NORMS, ArraySource
 from build_wasm.weights import MAX_BINDING, artifact_weights, conversion_jobs, pack_all, packed_tensors
 from tests import tiny
 from tests.build.test_config import E2B
@@ -65,7 +65,7 @@ def test_every_weight_is_packed_where_the_kernels_look(shape: str, quantization:
         same(big(layer + "down"), w[layer + "mlp.down_proj.weight"])
         same(small(layer + "ple_gate"), w[layer + "per_layer_input_gate.weight"])
         same(small(layer + "ple_proj"), w[layer + "per_layer_projection.weight"])
-        for r, norm in enumerate(module.NORMS):
+        for r, norm in enumerate(NORMS):
             same(packed["norms"][6 * i + r], w[layer + norm])
         same(packed["norms"][6 * i + 5], np.repeat(w[layer + "layer_scalar"], config.hidden_size))
         table = packed[layer + "ple"]

@@ -109,7 +109,6 @@ def load(text_config: dict[str, Any], weights: Iterable[tuple[str, F32]]) -> Any
     return model
 
 
-@torch.no_grad()
 def greedy(model: Any, ids: list[int], steps: int, stop: Iterable[int] = ()) -> list[int]:
     """Argmax by whole forwards, without a cache."""
     out: list[int] = []
@@ -119,7 +118,6 @@ def greedy(model: Any, ids: list[int], steps: int, stop: Iterable[int] = ()) -> 
     return out
 
 
-@torch.no_grad()
 def make_tiny(shape: str) -> None:
     weights = tiny.weights(shape)
     model = load(tiny.config_json(shape)["text_config"], weights.items())
@@ -137,7 +135,6 @@ def make_tiny(shape: str) -> None:
     print(shape, "logits std", logits.std(), {key: value.tolist() for key, value in greedies.items()})
 
 
-@torch.no_grad()
 def make_demo() -> None:
     checkpoint = locate("demo", None, lambda done, total, text: None).checkpoint
     config = checkpoint.json("config.json")["text_config"]
@@ -169,7 +166,7 @@ def make_demo() -> None:
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
     (HERE / "tiny").mkdir(exist_ok=True)
     for name in tiny.SHAPES:
         make_tiny(name)
