@@ -15,6 +15,7 @@ import platformdirs
 from build_wasm.checkpoint import INDEX, SINGLE, Checkpoint, weight_file_names
 from build_wasm.errors import BuildError
 from build_wasm.manifest import Source
+from build_wasm.store import sha256_of
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent / "demo_model"
@@ -73,7 +74,7 @@ def locate(model: str, revision: str | None, report: Report) -> Located:
 def unpack_demo(folder: Path, report: Report) -> Path:
     """The demo's model.safetensors, unpacked into `folder` once and checked by its sha256."""
     target = folder / f"demo-{DEMO_SHA256[:16]}.safetensors"
-    if target.is_file() and target.stat().st_size == DEMO_BYTES:
+    if target.is_file() and target.stat().st_size == DEMO_BYTES and sha256_of(target) == DEMO_SHA256:
         return target
     digest, done, partial = hashlib.sha256(), 0, None
     try:
