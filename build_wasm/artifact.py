@@ -60,7 +60,7 @@ def build_artifact(
     """Builds models_dir/name from a checkpoint, replacing an older artifact only when all went well.
 
     context: tokens of context that the page allocates by default, cut to the model's maximum.
-    threads: for the conversion; default: one per core, at most 4. Peak memory is about 150 MB a thread.
+    threads: for the conversion; default: one per core, at most 4. Peak memory grows by less than 100 MB a thread.
     Raises BuildError.
     """
     checkpoint, config = located.checkpoint, located.checkpoint.config

@@ -1,7 +1,7 @@
-"""Writes a checkpoint with the shapes and names of google/gemma-4-E2B-it and random bf16 weights (9.3 GB), for measuring.
+"""Writes a checkpoint of the shapes and names of google/gemma-4-E2B-it, with random bf16 weights (9.3 GB): for measuring.
 
 usage: python -m scripts.make_synthetic_checkpoint FOLDER [--files N] [--seed S] [--config config.json]
-Its answers are noise. Vision and audio tensors are left out; the unused k and v of shared layers are there, as on the hub.
+Its answers are noise. Vision and audio tensors are left out; unused k and v of shared layers are there, as on the hub.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def write_checkpoint(folder: Path, config_json: dict[str, Any], files: int, seed
         parts[before * files // total][name] = shape
         before += prod(shape)
     parts = [part for part in parts if part]
-    weights, weight_map = RandomWeights(seed, config.num_hidden_layers), {}
+    weights = RandomWeights(seed, config.num_hidden_layers)
+    weight_map: dict[str, str] = {}
     for i, part in enumerate(parts):
         file = "model.safetensors" if len(parts) == 1 else f"model-{i + 1:05d}-of-{len(parts):05d}.safetensors"
         weight_map |= {PREFIX + name: file for name in part}
