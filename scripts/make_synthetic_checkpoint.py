@@ -1,4 +1,4 @@
-"""Writes a checkpoint of the shapes and names of google/gemma-4-E2B-it with random bf16 weights: 9.3 GB to measure with.
+"""Writes a checkpoint of the shapes and names of google/gemma-4-E2B-it with random bf16 weights: 9.3 GB for measuring.
 
 usage: python -m scripts.make_synthetic_checkpoint FOLDER [--files N] [--seed S] [--config config.json]
 Its answers are noise. Vision and audio tensors are left out; unused k and v of shared layers are there, as on the hub.

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from build_wasm.artifact import Built, build_artifact
 from build_wasm.config import TextConfig
+from build_wasm.hub import Located
 from build_wasm.manifest import BuildInfo, FunctionInfo, Limits, Manifest
 
 
@@ -44,3 +46,13 @@ def read_tensor(folder: Path, manifest: Manifest, name: str) -> NDArray[Any]:
             file.seek(piece.offset)
             data += file.read(piece.bytes)
     return np.frombuffer(bytes(data), info.dtype).reshape(info.shape)
+
+
+def build(located: Located, models: Path, **options: Any) -> Built:
+    """Builds models/m with the stand-in compiler."""
+    return build_artifact(located, models, name="m", **{"compile_model": fake_compile} | options)
+
+
+def visible(folder: Path) -> list[str]:
+    """Everything in a folder but lock files."""
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock")) if folder.exists() else []

@@ -20,7 +20,7 @@ import pytest
 
 from build_wasm import artifact as artifact_module
 from build_wasm import store
-from build_wasm.artifact import SHARD_BYTES, Built, Layout, build_artifact, write_weights
+from build_wasm.artifact import SHARD_BYTES, Layout, build_artifact, write_weights
 from build_wasm.checkpoint import Checkpoint
 from build_wasm.config import TextConfig
 from build_wasm.errors import BuildError
@@ -30,7 +30,7 @@ from build_wasm.progress import Event
 from build_wasm.tensors import ArraySource
 from build_wasm.weights import PackedTensor, conversion_jobs, pack_all, packed_tensors
 from tests import tiny
-from tests.build.helpers import fake_compile, read_tensor
+from tests.build.helpers import build, fake_compile, read_tensor, visible
 
 # A build in a child process, so that locks and signals are real: argv is checkpoint, models dir, "hang" or "".
 CHILD = """
@@ -44,26 +44,6 @@ def compile_model(*args):
     return fake_compile(*args)
 sys.exit(main([sys.argv[1], "--name", "m", "--models-dir", sys.argv[2], "--progress", "json"], compile_model))
 """
-
-
-@pytest.fixture
-def located(tmp_path: Path) -> Located:
-    folder = tiny.write(tmp_path / "checkpoint", "base", dtype="BF16")
-    return Located(Checkpoint(folder), Source(model="checkpoint"), "A tiny model")
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    return tmp_path / "models"
-
-
-def build(located: Located, models: Path, **options: Any) -> Built:
-    return build_artifact(located, models, name="m", **{"compile_model": fake_compile} | options)
-
-
-def visible(folder: Path) -> list[str]:
-    """Everything in a folder but lock files."""
-    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock")) if folder.exists() else []
 
 
 @pytest.mark.parametrize("quantization", ["q4", "none"])
@@ -344,38 +324,6 @@ def test_progress_is_told_in_order(located: Located, models: Path) -> None:
     done = [event.done for event in events if event.stage == "weights"]
     assert done == sorted(done)
     assert events[-1].fraction == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "match"),
-    [
-        ("tokenizer.json", None, r"has no tokenizer\.json"),
-        ("tokenizer.json", "{}", "has no model.vocab"),
-        ("tokenizer.json", '{"model": {"vocab": {"a": 512}}}', "token id 512; the model's vocab_size is 512"),
-        ("chat_template.jinja", None, "no chat template"),
-        ("generation_config.json", '{"top_p": 7}', "sampling values out of range"),
-        ("generation_config.json", '{"eos_token_id": [1, 999]}', "eos_token_id must be token ids below 512, found 999"),
-    ],
-)
-def test_chat_files_that_do_not_fit(located: Located, models: Path, name: str, change: str | None, match: str) -> None:
-    path = located.checkpoint.folder / name
-    path.unlink(missing_ok=True)
-    if change is not None:
-        path.write_text(change)
-    with pytest.raises(BuildError, match=match):
-        build(located, models)
-    assert visible(models) == []
-
-
-def test_templates_from_tokenizer_config(located: Located, models: Path) -> None:
-    folder = located.checkpoint.folder
-    (folder / "chat_template.jinja").unlink()
-    for template in ("T", [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "T"}]):
-        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
-        assert build(located, models).manifest.chat_template == "T"
-    (folder / "generation_config.json").write_text('{"do_sample": false, "eos_token_id": 5}')
-    manifest = build(located, models).manifest
-    assert (manifest.sampling.temperature, manifest.stop_ids) == (0.0, [5])
 
 
 def test_conversion_memory_is_bounded_by_blocks(tmp_path: Path) -> None:
