@@ -1,5 +1,11 @@
+/** @import { Instance, Module, PackedFunc, Tensor, VirtualMachine } from "@mlc-ai/web-runtime" */
+/** @import { Kernel, KernelInfo } from "./kernels.js" */
+import { instantiate } from "/static/vendor/web-runtime.js";
 import { WebGemmaError } from "./errors.js";
+import { compileKernel } from "./kernels.js";
 import { Program } from "./program.js";
+import { Recorder } from "./recorder.js";
+import { wasmImports } from "./wasm_imports.js";
 
 /**
  * A tensor on the GPU that compiled functions take as an argument.
@@ -13,6 +19,49 @@ import { Program } from "./program.js";
 
 /** A compiled module in the page: its WebAssembly, its kernels and its memory on one GPU device. */
 export class Runtime {
+  #device;
+  #instance;
+  #recorder;
+  /** @type {VirtualMachine} */
+  #machine;
+  /** @type {Record<string, { info: KernelInfo, code: string }>} */
+  #sources;
+  /** @type {Map<string, Kernel>} */
+  #kernels = new Map();
+  /** @type {Promise<void> | null} */
+  #compiling = null;
+  /** @type {Map<GpuTensor, Tensor>} */
+  #tensors = new Map();
+
+  /**
+   * @param {GPUDevice} device
+   * @param {Instance} instance
+   */
+  constructor(device, instance) {
+    this.#device = device;
+    this.#instance = instance;
+    const memory = /** @type {WebAssembly.Memory} */ (/** @type {any} */ (instance).memory.memory);
+    const recorder = new Recorder(device, (address, bytes) =>
+      new Uint8Array(/** @type {ArrayBuffer} */ (memory.buffer), address, bytes),
+    );
+    this.#recorder = recorder;
+    instance.registerFunc("wasm.WebGPUDeviceAPI", (/** @type {string} */ name) => recorder.deviceFunction(name));
+    instance.registerFunc("wasm.WebGPUCreateShader", (/** @type {string} */ json) => {
+      const { name } = /** @type {KernelInfo} */ (JSON.parse(json));
+      return (/** @type {number[]} */ ...args) => {
+        const kernel = this.#kernels.get(name);
+        if (!kernel) throw new WebGemmaError("unexpected", `The kernel ${name} is not compiled.`);
+        recorder.dispatch(kernel, args);
+      };
+    });
+    [this.#machine, this.#sources] = this.#scope(() => {
+      const machine = instance.createVirtualMachine(instance.webgpu());
+      const list = instance.getGlobalFunc("webgemma.kernels");
+      const sources = JSON.parse(/** @type {string} */ (list(machine.getInternalModule())));
+      return [instance.detachFromCurrentScope(machine), sources];
+    });
+  }
+
   /**
    * Instantiates the wasm. No kernel is compiled yet.
    *
@@ -22,7 +71,7 @@ export class Runtime {
    * @returns {Promise<Runtime>}
    */
   static async create({ wasmBytes, device }) {
-    throw new WebGemmaError("unexpected", `not written yet: ${wasmBytes.length} ${String(device)}`);
+    return new Runtime(device, await instantiate(/** @type {any} */ (wasmBytes), wasmImports()));
   }
 
   /**
@@ -31,20 +80,44 @@ export class Runtime {
    *
    * @returns {Promise<void>} rejects with the kernel's name and the compiler's message
    */
-  async compileAll() {}
+  compileAll() {
+    this.#compiling ??= Promise.all(
+      Object.values(this.#sources).map(async ({ info, code }) => {
+        this.#kernels.set(info.name, await compileKernel(this.#device, info, code));
+      }),
+    ).then(() => {});
+    return this.#compiling;
+  }
 
   /** @returns {string[]} names of the module's kernels */
   kernels() {
-    return [];
+    return Object.keys(this.#sources);
   }
 
   /**
+   * Whether there was room shows later: record() and allocated() reject with "out-of-memory".
+   *
    * @param {readonly number[]} shape
    * @param {string} dtype
    * @returns {GpuTensor} zeros
    */
   empty(shape, dtype) {
-    throw new WebGemmaError("unexpected", `not written yet: ${shape} ${dtype}`);
+    const tensor = this.#scope(() =>
+      this.#instance.detachFromCurrentScope(this.#instance.empty([...shape], dtype, this.#instance.webgpu())),
+    );
+    const buffer = this.#recorder.bufferAt(tensor.getDataPtr());
+    const gpuTensor = { buffer, shape: [...shape], dtype, bytes: shape.reduce((size, n) => size * n, bytesOf(dtype)) };
+    this.#tensors.set(gpuTensor, tensor);
+    return gpuTensor;
+  }
+
+  /**
+   * Waits until the GPU has answered for every allocation so far.
+   *
+   * @throws {WebGemmaError} "out-of-memory"
+   */
+  allocated() {
+    return this.#recorder.allocated();
   }
 
   /**
@@ -54,16 +127,70 @@ export class Runtime {
    * @param {string} name
    * @param {readonly GpuTensor[]} args
    * @returns {Promise<Program>}
+   * @throws {WebGemmaError} "out-of-memory" when the function's own buffers do not fit; "unexpected" with the
+   *   runtime's message for arguments that the function does not take
    */
   async record(name, args) {
-    throw new WebGemmaError("unexpected", `not written yet: ${name} ${args.length} ${Program.name}`);
+    await this.compileAll();
+    this.#device.pushErrorScope("validation");
+    this.#recorder.begin();
+    /** @type {unknown} */
+    let thrown;
+    try {
+      this.#scope(() => this.#machine.getFunction(name)(...args.map((arg) => this.#tensorOf(arg, name))));
+    } catch (error) {
+      thrown = error;
+    }
+    const dispatches = this.#recorder.end();
+    const [error] = await Promise.all([this.#device.popErrorScope(), this.#recorder.allocated()]);
+    if (thrown !== undefined) throw WebGemmaError.from(thrown);
+    if (error) throw new WebGemmaError("unexpected", `The function ${name} cannot run on this GPU: ${error.message}`);
+    return new Program(dispatches);
   }
 
-  /** @returns {number} bytes of the GPU buffers that this runtime holds */
+  /** @returns {number} bytes of the GPU buffers that this runtime holds, uniforms aside */
   get gpuBytes() {
-    return 0;
+    return this.#recorder.bytes;
   }
 
-  /** Frees every buffer and the wasm instance's handles. */
-  dispose() {}
+  /** Frees every buffer and the wasm instance's handles. Programs recorded here must not be encoded any more. */
+  dispose() {
+    this.#recorder.dispose();
+    this.#tensors.clear();
+    this.#kernels.clear();
+    this.#instance.dispose();
+  }
+
+  /**
+   * @param {GpuTensor} tensor
+   * @param {string} name of the function that gets it
+   */
+  #tensorOf(tensor, name) {
+    const found = this.#tensors.get(tensor);
+    if (!found) throw new WebGemmaError("unexpected", `An argument of ${name} is not a tensor of this runtime.`);
+    return found;
+  }
+
+  /**
+   * Runs `action` and frees the TVM objects that it made, other than those it detached.
+   *
+   * @template T
+   * @param {() => T} action
+   * @returns {T}
+   */
+  #scope(action) {
+    this.#instance.beginScope();
+    try {
+      return action();
+    } finally {
+      this.#instance.endScope();
+    }
+  }
+}
+
+/** @param {string} dtype "float32", "uint32x4", ... */
+function bytesOf(dtype) {
+  const [, bits, lanes] = /^[a-z]+(\d+)(?:x(\d+))?$/.exec(dtype) ?? [];
+  if (bits === undefined) throw new WebGemmaError("unexpected", `Unknown dtype ${dtype}.`);
+  return (Number(bits) / 8) * Number(lanes ?? 1);
 }

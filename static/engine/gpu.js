@@ -1,0 +1,119 @@
+/** @import { BuildSpec } from "./manifest.js" */
+import { delay } from "./download.js";
+import { WebGemmaError } from "./errors.js";
+
+const F16 = "shader-f16";
+/** @type {GPUFeatureName[]} */
+const OPTIONAL_FEATURES = ["timestamp-query", "subgroups"];
+/** A fresh browser may answer null while its GPU process restarts (seen on Linux with NVIDIA). */
+const RETRY_DELAYS_MS = [200, 400, 800, 1600];
+
+/**
+ * @typedef {object} AdapterInfo
+ * @property {string} vendor
+ * @property {string} architecture
+ * @property {string} device
+ * @property {string} description
+ * @property {string[]} features  that the device was given
+ */
+
+/**
+ * Finds a GPU that can run one of the model's builds: f16 where shaders can compute in it, else f32.
+ *
+ * @param {Record<string, BuildSpec>} builds by name
+ * @param {object} [options]
+ * @param {string} [options.force] name of the build to use
+ * @param {GPUPowerPreference} [options.powerPreference]
+ * @returns {Promise<{ device: GPUDevice, adapterInfo: AdapterInfo, buildName: string }>}
+ * @throws {WebGemmaError} "no-webgpu", "no-adapter" or "adapter-too-small", which names what is missing
+ */
+export async function requestDevice(builds, { force, powerPreference = "high-performance" } = {}) {
+  // The types promise navigator.gpu; old browsers and pages without TLS have none.
+  const gpu = /** @type {GPU | undefined} */ (globalThis.navigator?.gpu);
+  if (!gpu) {
+    throw new WebGemmaError(
+      "no-webgpu",
+      "This browser has no WebGPU.",
+      "Use a current Chrome, Edge, Safari or Firefox, and open the page over https or on localhost.",
+    );
+  }
+  const adapter = await requestAdapter(gpu, powerPreference);
+  const buildName = chooseBuild(builds, adapter, force);
+  const build = /** @type {BuildSpec} */ (builds[buildName]);
+  const features = /** @type {GPUFeatureName[]} */ (build.features);
+  for (const feature of features) {
+    if (!adapter.features.has(feature)) {
+      throw tooSmall(`The GPU lacks ${feature}, which the ${buildName} build needs.`);
+    }
+  }
+  const requiredLimits = limitsFor(build, adapter.limits);
+  const optional = OPTIONAL_FEATURES.filter((feature) => adapter.features.has(feature));
+  const requiredFeatures = [...new Set([...features, ...optional])];
+  try {
+    const device = await adapter.requestDevice({ label: "WebGemma", requiredFeatures, requiredLimits });
+    const { vendor, architecture, device: name, description } = adapter.info;
+    const adapterInfo = { vendor, architecture, device: name, description, features: requiredFeatures };
+    return { device, adapterInfo, buildName };
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw new WebGemmaError("no-adapter", `The GPU cannot be used: ${message}`, HINT_NO_ADAPTER, { cause: error });
+  }
+}
+
+const HINT_NO_ADAPTER =
+  "Turn on hardware acceleration in the browser's settings, update the graphics driver, and reload the page.";
+
+/**
+ * @param {GPU} gpu
+ * @param {GPUPowerPreference} powerPreference
+ */
+async function requestAdapter(gpu, powerPreference) {
+  for (let attempt = 0; ; attempt += 1) {
+    const adapter = await gpu.requestAdapter({ powerPreference });
+    if (adapter) return adapter;
+    const wait = RETRY_DELAYS_MS[attempt];
+    if (wait === undefined) break;
+    await delay(wait);
+  }
+  throw new WebGemmaError("no-adapter", "The browser found no GPU that WebGPU can use.", HINT_NO_ADAPTER);
+}
+
+/**
+ * @param {Record<string, BuildSpec>} builds
+ * @param {GPUAdapter} adapter
+ * @param {string | undefined} force
+ */
+function chooseBuild(builds, adapter, force) {
+  if (force !== undefined) {
+    if (!(force in builds)) throw new WebGemmaError("bad-request", `This model has no build "${force}".`);
+    return force;
+  }
+  if ("f16" in builds && adapter.features.has(F16)) return "f16";
+  if ("f32" in builds) return "f32";
+  throw tooSmall(`The GPU lacks ${F16}, and this model has no f32 build.`);
+}
+
+/**
+ * The build's limits that differ from what every device has. WebGPU raises a lower request to its default itself, so
+ * asking for less would be right as well.
+ *
+ * @param {BuildSpec} build
+ * @param {GPUSupportedLimits} available
+ */
+function limitsFor(build, available) {
+  /** @type {Record<string, number>} */
+  const limits = {};
+  for (const [name, needed] of Object.entries(build.limits)) {
+    const most = /** @type {Record<string, number>} */ (/** @type {unknown} */ (available))[name];
+    if (most === undefined || most < needed) {
+      throw tooSmall(`This model needs ${name} ${needed}; the GPU has ${most ?? "no such limit"}.`);
+    }
+    limits[name] = needed;
+  }
+  return limits;
+}
+
+/** @param {string} message */
+function tooSmall(message) {
+  return new WebGemmaError("adapter-too-small", message, "Use a device with a larger GPU, or a smaller model.");
+}
