@@ -1,0 +1,46 @@
+// Runs a compiled function: records it once in a worker, replays it, and answers with its buffers.
+import { requestDevice } from "/static/engine/gpu.js";
+import { Runtime } from "/static/engine/runtime.js";
+
+const FLOAT = /^float/;
+
+/** @param {GPUDevice} device @param {import("/static/engine/runtime.js").GpuTensor} tensor */
+async function read(device, { buffer, bytes, dtype }) {
+  const staging = device.createBuffer({ size: buffer.size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+  const encoder = device.createCommandEncoder();
+  encoder.copyBufferToBuffer(buffer, 0, staging, 0, buffer.size);
+  device.queue.submit([encoder.finish()]);
+  await staging.mapAsync(GPUMapMode.READ);
+  const data = staging.getMappedRange().slice(0, bytes);
+  return Array.from(FLOAT.test(dtype) ? new Float32Array(data) : new Uint32Array(data));
+}
+
+self.addEventListener("message", async ({ data: { wasm, name, tensors, replays, again } }) => {
+  try {
+    const builds = { f32: { wasm: "", features: [], limits: { maxBufferSize: 1024 }, buffers: [], functions: {} } };
+    const { device, adapterInfo, buildName } = await requestDevice(builds);
+    const wasmBytes = new Uint8Array(await (await fetch(wasm)).arrayBuffer());
+    const runtime = await Runtime.create({ wasmBytes, device });
+    await runtime.compileAll();
+    const args = tensors.map(({ shape, dtype, values }) => {
+      const tensor = runtime.empty(shape, dtype);
+      if (values) device.queue.writeBuffer(tensor.buffer, 0, FLOAT.test(dtype) ? new Float32Array(values) : new Uint32Array(values));
+      return tensor;
+    });
+    const program = await runtime.record(name, args);
+    if (again) await runtime.record(name, args); // memory that the first recording's temporaries gave back is taken again
+    const bytes = runtime.gpuBytes;
+    for (let i = 0; i < replays; i += 1) {
+      const encoder = device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      program.encode(pass);
+      pass.end();
+      device.queue.submit([encoder.finish()]);
+    }
+    const results = await Promise.all(args.slice(0, 8).map((tensor) => read(device, tensor)));
+    self.postMessage({ results, kernels: runtime.kernels(), steps: program.describe(), bytes, buildName, adapterInfo });
+    runtime.dispose();
+  } catch (error) {
+    self.postMessage({ error: error.message, code: error.code });
+  }
+});
