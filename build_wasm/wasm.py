@@ -17,6 +17,7 @@ import tvm
 from tvm import relax
 
 from build_wasm.errors import BuildError
+from build_wasm.kernels import PASS_OPTIONS
 from build_wasm.runtime.build import link
 
 MAX_WORKGROUP_BYTES = 32768
@@ -58,7 +59,8 @@ def export_wasm(
     storage, 256 invocations, 8 storage buffers), or when host code calls one that is not in the device module.
     """
     report("Compiling the kernels")
-    executable = tvm.compile(mod, target=target, relax_pipeline=_lower, tir_pipeline=None)
+    with tvm.transform.PassContext(config=PASS_OPTIONS):
+        executable = tvm.compile(mod, target=target, relax_pipeline=_lower, tir_pipeline=None)
     modules = list(_imports(executable.mod))
     kernels: dict[str, str] = {}
     for module in modules:
@@ -149,12 +151,12 @@ def _type_bytes(kind: str, name: str) -> int:
 
 @tvm.transform.module_pass(opt_level=0)
 def _lower(mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-    """Relax to bytecode. No operator fusion or schedule: the kernels stay as they were written."""
+    """Relax to bytecode. No operator fusion or schedule: the kernels stay as they were written. No static memory plan
+    either: it does not know that a view keeps its tensor's storage in use; the runtime's pool reuses what is released."""
     passes = [
         relax.transform.ToNonDataflow(),
         relax.transform.RemovePurityChecking(),
         relax.transform.CallTIRRewrite(),
-        relax.transform.StaticPlanBlockMemory(),
         relax.transform.LowerAllocTensor(),
         relax.transform.KillAfterLastUse(),
         relax.transform.LowerRuntimeBuiltin(),

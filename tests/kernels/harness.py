@@ -12,6 +12,8 @@ import tvm
 from numpy.typing import NDArray
 from playwright.sync_api import Page
 
+from build_wasm.kernels import PASS_OPTIONS
+
 Arrays = Mapping[str, NDArray[Any]]
 
 RUN = """
@@ -77,7 +79,8 @@ async ({ wgsl, buffers, uniforms, grid }) => {
 def wgsl_of(function: Any) -> str:
     """WGSL source of a PrimFunc with explicit thread bindings."""
     module = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})
-    library = tvm.compile(module, target=tvm.target.Target("webgpu", host="llvm"))
+    with tvm.transform.PassContext(config=PASS_OPTIONS):
+        library = tvm.compile(module, target=tvm.target.Target("webgpu", host="llvm"))
     return str(library.mod.imports[0].inspect_source())
 
 
@@ -131,7 +134,8 @@ def _base64(array: NDArray[Any]) -> str:
 def _grid(function: Any, symbols: Mapping[str, int]) -> list[int]:
     """Workgroup counts, from the extents of the loops bound to blockIdx."""
     extents = re.findall(r'T\.thread_binding\((.+), thread="blockIdx\.([xyz])"\)', function.script())
-    counts = {axis: int(eval(extent, {}, dict(symbols))) for extent, axis in extents}  # the script is our own
+    plain = [(re.sub(r"T\.int64\((\d+)\)", r"\1", extent), axis) for extent, axis in extents]
+    counts = {axis: int(eval(extent, {}, dict(symbols))) for extent, axis in plain}  # the script is our own
     return [counts.get(axis, 1) for axis in "xyz"]
 
 

@@ -1,0 +1,103 @@
+"""Per-layer embeddings: a row of the layer's own table slice joined with the projected context."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from build_wasm.kernels.formats import Format, f16_at, gelu_tanh, lane, zero4
+from build_wasm.kernels.norms import SEGMENT, reduce_sum
+
+
+def table_row_words(P: int, format_: Format) -> int:
+    """4-byte words per row of a layer's table slice: q4 codes then scales, or float32."""
+    return P // 8 + -(-P // 64) if format_ == "q4" else P
+
+
+def table_dtype(format_: Format) -> str:
+    """Element type of a layer's table slice."""
+    return "uint32" if format_ == "q4" else "float32"
+
+
+def table_value(table: Any, token: Any, p: Any, P: int, format_: Format) -> Any:
+    """Element p of a token's row, as float32, not yet times sqrt(P)."""
+    if format_ != "q4":
+        return table[token, p]
+    nibble = p % 8 // 4 * 4 + p % 4 * 8
+    code = T.bitwise_and(T.shift_right(table[token, p // 8], T.Cast("uint32", nibble)), T.uint32(15))
+    group = p // 32
+    word = T.shift_right(table[token, P // 8 + group // 2], T.Cast("uint32", group % 2 * 16))
+    scale = lane(T.call_pure_extern("float32x2", "unpack2x16float", word), 0)
+    return (T.Cast("float32", code) - T.float32(8)) * scale
+
+
+def gated_embedding(P: int, threads: int, format_: Format, eps: float) -> Any:
+    """Inline function: for every p of one row,
+
+        g[p] = gelu(gate[p]) * (rms(ctx)[p] * norm[p] + table[token, p] * sqrt(P)) * 2^-0.5
+
+    gate [rows, P]; ctx [rows, layers * P], this layer's part; norm [1, P]. Thread tx writes p = tx, tx + threads, ...
+    through out[place(row, p)].
+    """
+    steps = -(-P // threads)
+    total = reduce_sum(threads)
+
+    @T.inline
+    def apply(
+        gate: Any, ctx: Any, norm: Any, table: Any, out: Any, value: Any, scratch: Any, partial: Any,
+        row: Any, token: Any, layer: Any, tx: Any, place: Any,
+    ):  # fmt: skip
+        value[0] = T.float32(0)
+        for s in T.unroll(steps):
+            if s * threads + tx < P:
+                value[0] = value[0] + ctx[row, layer * P + s * threads + tx] * ctx[row, layer * P + s * threads + tx]
+        total(value, scratch, partial, tx)
+        value[0] = T.rsqrt(value[0] * T.float32(1 / P) + T.float32(eps))
+        for s in T.unroll(steps):
+            if s * threads + tx < P:
+                out[place(row, s * threads + tx)] = (
+                    gelu_tanh(gate[row, s * threads + tx])
+                    * (
+                        ctx[row, layer * P + s * threads + tx] * value[0] * norm[0, s * threads + tx]
+                        + table_value(table, token, s * threads + tx, P, format_) * T.float32(P**0.5)
+                    )
+                    * T.float32(2**-0.5)
+                )
+
+    return apply
+
+
+def gate_embeddings(P: int, layers: int, vocabulary: int, format_: Format, eps: float) -> Any:
+    """gated_embedding for m rows (prefill): gate float32 [m, P], ctx [m, layers * P], norm [1, P], table slice
+    [vocabulary, words], ids int32 [n >= m] -> out float32 [m, P]."""
+    threads = 64
+    words = table_row_words(P, format_)
+    apply = gated_embedding(P, threads, format_, eps)
+    place = lambda row, p: (row, p)  # noqa: E731
+    table_type = table_dtype(format_)
+
+    @T.prim_func(s_tir=True)
+    def gate_embeddings_kernel(
+        gate: T.handle, ctx: T.handle, norm: T.handle, table: T.handle, ids: T.handle, layer: T.int64, out: T.handle
+    ):
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        m = T.int64()
+        n = T.int64()
+        GATE = T.match_buffer(gate, (m, P), "float32")
+        CTX = T.match_buffer(ctx, (m, layers * P), "float32")
+        NORM = T.match_buffer(norm, (1, P), "float32")
+        TABLE = T.match_buffer(table, (vocabulary, words), table_type)
+        IDS = T.match_buffer(ids, (n,), "int32")
+        OUT = T.match_buffer(out, (m, P), "float32")
+        for bx in T.thread_binding(m, thread="blockIdx.x"):
+            for tx in T.thread_binding(threads, thread="threadIdx.x"):
+                with T.sblock("kernel"):
+                    T.reads()
+                    T.writes()
+                    value = T.alloc_buffer((1,), "float32", scope="local")
+                    scratch = T.alloc_buffer((threads,), "float32", scope="shared")
+                    partial = T.alloc_buffer((threads // SEGMENT,), "float32", scope="shared")
+                    apply(GATE, CTX, NORM, TABLE, OUT, value, scratch, partial, bx, IDS[bx], layer, tx, place)
+
+    return gate_embeddings_kernel

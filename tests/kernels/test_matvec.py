@@ -1,0 +1,131 @@
+"""Products for one token, with what is fused into them, against numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from build_wasm.kernels.formats import Format, Matrix
+from build_wasm.kernels.matvec import Prologue, matvec, ple_matvec
+from build_wasm.kernels.norms import add_norm
+from build_wasm.reference import gelu_tanh, rms
+from tests.kernels.harness import Kernels
+from tests.kernels.packing import in_order_of, packed, random
+
+EPS = 1e-6
+RAW_ROWS = {"post_row": 0, "scale_row": 1, "pre_row": 2, "offset": 0}
+
+
+def buffers(matrix: Matrix, weight: Any, scales: Any, h: Any, d: Any, norms: Any, out: int) -> dict[str, Any]:
+    """The arguments of a matvec, outputs poisoned."""
+    return {
+        "X": h, "D": d, "NORMS": norms, "W": weight, "S": scales,
+        "H": np.full((1, matrix.columns), np.nan, np.float32), "OUT": np.full(out, np.nan, np.float32),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "format_"),
+    [(100, 64, "q4"), (96, 320, "q4"), (64, 1536, "q4"), (30, 256, "bf16"), (64, 32, "bf16"), (50, 96, "f32")],
+)
+@pytest.mark.parametrize("prologue", ["ready", "natural"])
+def test_product(kernels: Kernels, rows: int, columns: int, format_: Format, prologue: Prologue) -> None:
+    rng = np.random.default_rng(rows + columns)
+    matrix = Matrix(rows, columns, format_)
+    w, weight, scales = packed(random(rng, rows, columns), format_)
+    x = random(rng, 1, columns)
+    given = in_order_of(matrix, x) if prologue == "ready" else x
+    result = kernels.run(
+        matvec(matrix, prologue, out_size=rows + 5),
+        buffers(matrix, weight, scales, given, given, given, rows + 5),
+        {**RAW_ROWS, "offset": 5},
+    )["OUT"]
+    assert np.isnan(result[:5]).all()
+    np.testing.assert_allclose(result[5:], (w @ x[0]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("delta", "scaled", "normed"), [(False, False, True), (True, False, True), (True, True, True), (True, False, False)])
+@pytest.mark.parametrize(("columns", "format_"), [(320, "q4"), (64, "bf16"), (1536, "f32")])
+def test_norm_before_product(
+    kernels: Kernels, delta: bool, scaled: bool, normed: bool, columns: int, format_: Format
+) -> None:
+    rng = np.random.default_rng(columns)
+    matrix = Matrix(48, columns, format_)
+    w, weight, scales = packed(random(rng, 48, columns), format_)
+    h, d, norms = random(rng, 1, columns), 9 * random(rng, 1, columns), random(rng, 3, columns)
+    result = kernels.run(
+        matvec(matrix, "norm", delta=delta, scaled=scaled, normed=normed, norm_rows=3, eps=EPS),
+        buffers(matrix, weight, scales, h, d, norms, 48),
+        RAW_ROWS,
+    )
+    stream = h + rms(d, norms[0], EPS) if delta else h
+    stream = stream * norms[1, 0] if scaled else stream
+    x = rms(stream, norms[2], EPS) if normed else stream
+    np.testing.assert_allclose(result["H"], stream, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result["OUT"], w @ x[0], rtol=1e-3, atol=1e-3)
+
+
+def test_geglu_in_the_order_of_its_consumer(kernels: Kernels) -> None:
+    rng = np.random.default_rng(1)
+    matrix, consumer = Matrix(192, 64, "q4"), Matrix(64, 96, "q4")
+    w, weight, scales = packed(random(rng, 192, 64), "q4")
+    x = random(rng, 1, 64)
+    result = kernels.run(
+        matvec(matrix, "natural", geglu_for=consumer), buffers(matrix, weight, scales, x, x, x, 96), RAW_ROWS
+    )["OUT"]
+    y = w @ x[0]
+    np.testing.assert_allclose(result, in_order_of(consumer, gelu_tanh(y[0::2]) * y[1::2]), rtol=1e-4, atol=1e-4)
+
+
+def test_softcap(kernels: Kernels) -> None:
+    rng = np.random.default_rng(2)
+    matrix = Matrix(70, 64, "q4")
+    w, weight, scales = packed(random(rng, 70, 64), "q4")
+    x = 3 * random(rng, 1, 64)
+    result = kernels.run(
+        matvec(matrix, "natural", softcap=30.0), buffers(matrix, weight, scales, x, x, x, 70), RAW_ROWS
+    )["OUT"]
+    np.testing.assert_allclose(result, 30 * np.tanh(w @ x[0] / 30), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("format_", ["q4", "f32"])
+@pytest.mark.parametrize("P", [32, 256])
+def test_per_layer_embedding_product(kernels: Kernels, format_: Format, P: int) -> None:
+    rng = np.random.default_rng(3)
+    layers, layer, vocabulary, token = 3, 1, 40, 37
+    matrix = Matrix(64, P, "bf16" if format_ == "q4" else "f32")
+    w, weight, scales = packed(random(rng, 64, P), matrix.format)
+    rows, codes, table_scales = packed(random(rng, vocabulary, P), format_)
+    if format_ == "q4":
+        halves = table_scales.view(np.uint16)[: vocabulary * P // 32].reshape(vocabulary, -1)
+        halves = np.pad(halves, ((0, 0), (0, halves.shape[1] % 2)))
+        table = np.concatenate([codes, halves.copy().view(np.uint32)], axis=1)
+    else:
+        table = rows
+    gate, ctx, norm = random(rng, 1, P), random(rng, 1, layers * P), random(rng, 1, P)
+    result = kernels.run(
+        ple_matvec(matrix, layers, vocabulary, format_, EPS),
+        {
+            "GATE": gate, "CTX": ctx, "NORM": norm, "TABLE": table, "IDS": np.array([0, token], np.int32),
+            "W": weight, "S": scales, "OUT": np.full(64, np.nan, np.float32),
+        },
+        {"layer": layer, "at": 1},
+    )["OUT"]  # fmt: skip
+    embedding = (rms(ctx[:, layer * P : (layer + 1) * P], norm[0], EPS) + rows[token] * P**0.5) * 2**-0.5
+    np.testing.assert_allclose(result, w @ (gelu_tanh(gate) * embedding)[0], rtol=2e-4, atol=2e-4)
+
+
+def test_norms_of_several_rows(kernels: Kernels) -> None:
+    rng = np.random.default_rng(4)
+    h, d, norms = random(rng, 5, 1536), random(rng, 5, 1536), random(rng, 3, 1536)
+    nan = np.full((5, 1536), np.nan, np.float32)
+    result = kernels.run(
+        add_norm(1536, 3, delta=True, scaled=True, normed=True, eps=EPS),
+        {"H": h, "D": d, "NORMS": norms, "H_OUT": nan, "X_OUT": nan.reshape(-1)},
+        {"post_row": 0, "scale_row": 1, "pre_row": 2},
+    )
+    stream = (h + rms(d, norms[0], EPS)) * norms[1, 0]
+    np.testing.assert_allclose(result["H_OUT"], stream, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result["X_OUT"].reshape(5, -1), rms(stream, norms[2], EPS), rtol=1e-4, atol=1e-4)
