@@ -46,7 +46,7 @@ class KernelUse:
 
 
 def web_target(**attributes: Any) -> tvm.target.Target:
-    """WebGPU with its host code in 32-bit WebAssembly. attributes: more of the webgpu target's, such as max_num_threads."""
+    """WebGPU with its host code in 32-bit WebAssembly. attributes: more of the target's, such as max_num_threads."""
     return tvm.target.Target({"kind": "webgpu", **attributes, "host": HOST})
 
 
@@ -68,7 +68,10 @@ def export_wasm(
             kernels |= split_kernels(module.inspect_source())
     for name, source in kernels.items():
         check_kernel(name, source)
-    called = {name for module in modules if module.kind == "llvm" for name in called_kernels(module.inspect_source("ll"))}
+    host = [module.inspect_source("ll") for module in modules if module.kind == "llvm"]
+    called = {name for source in host for name in called_kernels(source)}
+    if kernels and not called:
+        raise BuildError("The host code's calls of kernels cannot be read: this TVM writes them in another way.")
     check_present(called, set(kernels))
 
     def link_objects(target: str, files: list[str], **_options: object) -> None:
@@ -125,8 +128,8 @@ def check_present(called: set[str], present: set[str]) -> None:
     """Raises BuildError when host code calls a kernel that the device module lacks."""
     if missing := sorted(called - present):
         raise BuildError(
-            f"Host code calls {', '.join(missing)}, which the device module lacks: functions of differing targets shadow "
-            "each other."
+            f"Host code calls {', '.join(missing)}, which the device module lacks: "
+            "functions of differing targets shadow each other."
         )
 
 
@@ -146,13 +149,15 @@ def _type_bytes(kind: str, name: str) -> int:
         return (4 if lanes == 3 else lanes) * _type_bytes(match.group(2), name)
     if match := re.fullmatch(r"array<(.+),\s*(\d+)u?>", kind):
         return int(match.group(2)) * _type_bytes(match.group(1), name)
-    raise BuildError(f"Kernel {name} has a workgroup variable of type {kind}, whose size is not known.")
+    raise BuildError(f"Kernel {name} has a workgroup variable of unknown type {kind}.")
 
 
-@tvm.transform.module_pass(opt_level=0)
-def _lower(mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-    """Relax to bytecode. No operator fusion or schedule: the kernels stay as they were written. No static memory plan
-    either: it does not know that a view keeps its tensor's storage in use; the runtime's pool reuses what is released."""
+def _lower(mod: tvm.IRModule) -> tvm.IRModule:
+    """Relax to bytecode. No operator fusion or schedule: the kernels stay as they were written.
+
+    No static memory plan either: it does not know that a view keeps its tensor's storage in use. The runtime's pool
+    reuses what is released.
+    """
     passes = [
         relax.transform.ToNonDataflow(),
         relax.transform.RemovePurityChecking(),

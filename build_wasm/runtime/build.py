@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -52,7 +51,7 @@ def runtime_object(report: Callable[[str], None] = lambda text: None) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compile-") as scratch:
         made = Path(scratch) / "wasm_runtime.o"
         _zig([*COMPILE_FLAGS, *_include_flags(), "-c", str(SOURCE), "-o", str(made)], "compile the runtime")
-        os.replace(made, target)
+        made.replace(target)
     return target
 
 
@@ -74,7 +73,7 @@ def _content_hash() -> str:
 
 
 def _include_flags() -> list[str]:
-    """Search paths. The wheels' parents come first for wasm_runtime.cc, which names files as the wheels lay them out."""
+    """Search paths. wasm_runtime.cc names files from the wheels' parent, as the wheels lay them out."""
     tvm, ffi = _package_folder("tvm"), _package_folder("tvm_ffi")
     folders = [
         HERE / "include",

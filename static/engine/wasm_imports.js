@@ -1,7 +1,7 @@
 import { WebGemmaError } from "./errors.js";
 
 const ERRNO = { success: 0, badf: 8 };
-const LEVELS = /** @type {const} */ (["debug", "info", "warn", "error"]);
+const ERROR_LEVEL = 3;
 
 /**
  * What the compiled module imports, beside what @mlc-ai/web-runtime adds: a system without files, clock or arguments,
@@ -52,7 +52,10 @@ export function wasmImports() {
       throw new WebGemmaError("unexpected", textAt(message, bytes));
     },
     /** @type {(level: number, message: number, bytes: number) => void} */
-    WebGemmaLog: (level, message, bytes) => console[LEVELS[level] ?? "error"](textAt(message, bytes)),
+    WebGemmaLog: (level, message, bytes) => {
+      if (level < ERROR_LEVEL) console.warn(textAt(message, bytes));
+      else console.error(textAt(message, bytes));
+    },
   };
   return {
     imports: { wasi_snapshot_preview1: wasi, env },

@@ -28,10 +28,9 @@ RUN = """
 class _Handler(SimpleHTTPRequestHandler):
     """The repository's files, and the modules that a test compiled, under /modules/."""
 
-    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript", ".wasm": "application/wasm"}
-
     def __init__(self, *args: Any, modules: Path, **kwargs: Any) -> None:
         self.modules = modules
+        self.extensions_map = {**self.extensions_map, ".js": "text/javascript"}  # whatever the system's table says
         super().__init__(*args, directory=str(ROOT), **kwargs)
 
     def translate_path(self, path: str) -> str:
@@ -62,7 +61,7 @@ class WorkerPage:
     def run(
         self, wasm: str, name: str, tensors: list[dict[str, Any]], replays: int = 1, again: bool = False
     ) -> dict[str, Any]:
-        """Records function `name` of modules/`wasm` in a new worker and replays it; the buffers of the first 8 tensors."""
+        """Records function `name` of modules/`wasm` in a new worker, replays it, and reads the first 8 tensors."""
         message = {"wasm": f"/modules/{wasm}", "name": name, "tensors": tensors, "replays": replays, "again": again}
         answer: dict[str, Any] = self.page.evaluate(RUN, message)
         return answer

@@ -1,5 +1,7 @@
 """From a Relax module to recorded dispatches that a browser replays."""
 
+# TVMScript functions are parsed, not run: their decorators have no types.
+# mypy: disallow-untyped-decorators=False
 from __future__ import annotations
 
 from typing import Any
@@ -8,84 +10,79 @@ import numpy as np
 import pytest
 import tvm
 from tvm import relax
-from tvm.script import ir as I  # noqa: N812
-from tvm.script import relax as R  # noqa: N812
 from tvm.script import tirx as T  # noqa: N812
 
 from build_wasm.wasm import export_wasm, web_target
 from tests.runtime.conftest import WorkerPage
 
-# TVMScript is parsed, not run: names in it are types and loops of the compiler.
-# ruff: noqa: F821
 VECTORS, MANY = 64, 500
 
 
-@I.ir_module(s_tir=True)
-class Steps:
-    """scratch = x * (7 + n); counter += 1; total += scratch, on four-lane vectors."""
+@T.prim_func(private=True, s_tir=True)
+def scale(a: T.handle, factor: T.int32, b: T.handle) -> None:
+    """y = x * (factor + n): factor and the extent n reach the kernel as uniforms."""
+    n = T.int64()
+    x = T.match_buffer(a, (n,), "float32x4")
+    y = T.match_buffer(b, (n,), "float32x4")
+    for block in T.thread_binding(T.int64(4), "blockIdx.x"):
+        for t in T.thread_binding(T.int64(16), "threadIdx.x"):
+            with T.sblock("root"):
+                T.reads()
+                T.writes()
+                y[block * 16 + t] = x[block * 16 + t] * T.broadcast(T.Cast("float32", factor) + T.Cast("float32", n), 4)
 
-    @T.prim_func(private=True, s_tir=True)
-    def scale(a: T.handle, factor: T.int32, b: T.handle):
-        n = T.int64()
-        x = T.match_buffer(a, (n,), "float32x4")
-        y = T.match_buffer(b, (n,), "float32x4")
-        for block in T.thread_binding(T.int64(4), "blockIdx.x"):
-            for t in T.thread_binding(T.int64(16), "threadIdx.x"):
-                with T.sblock("root"):
-                    T.reads()
-                    T.writes()
-                    y[block * 16 + t] = x[block * 16 + t] * T.broadcast(
-                        T.Cast("float32", factor) + T.Cast("float32", n), 4
-                    )
 
-    @T.prim_func(private=True, s_tir=True)
-    def step(
-        counter: T.Buffer((T.int64(64),), "uint32x4"),
-        total: T.Buffer((T.int64(64),), "float32x4"),
-        x: T.Buffer((T.int64(64),), "float32x4"),
-        copy: T.Buffer((T.int64(64),), "float32x4"),
-    ):
-        for block in T.thread_binding(T.int64(4), "blockIdx.x"):
-            for t in T.thread_binding(T.int64(16), "threadIdx.x"):
-                with T.sblock("root"):
-                    T.reads()
-                    T.writes()
-                    counter[block * 16 + t] = counter[block * 16 + t] + T.broadcast(T.uint32(1), 4)
-                    total[block * 16 + t] = total[block * 16 + t] + x[block * 16 + t]
-                    copy[block * 16 + t] = x[block * 16 + t]
+@T.prim_func(private=True, s_tir=True)
+def step(counts: T.handle, sums: T.handle, a: T.handle, b: T.handle) -> None:
+    """counter += 1 and total += x in place; copy = x is an output of its own."""
+    counter = T.match_buffer(counts, (T.int64(64),), "uint32x4")
+    total = T.match_buffer(sums, (T.int64(64),), "float32x4")
+    x = T.match_buffer(a, (T.int64(64),), "float32x4")
+    copy = T.match_buffer(b, (T.int64(64),), "float32x4")
+    for block in T.thread_binding(T.int64(4), "blockIdx.x"):
+        for t in T.thread_binding(T.int64(16), "threadIdx.x"):
+            with T.sblock("root"):
+                T.reads()
+                T.writes()
+                counter[block * 16 + t] = counter[block * 16 + t] + T.broadcast(T.uint32(1), 4)
+                total[block * 16 + t] = total[block * 16 + t] + x[block * 16 + t]
+                copy[block * 16 + t] = x[block * 16 + t]
 
-    @R.function
-    def main(
-        counter: R.Tensor((64,), "uint32x4"), total: R.Tensor((64,), "float32x4"), x: R.Tensor((64,), "float32x4")
-    ):
-        R.func_attr({"relax.force_pure": True})
-        cls = Steps
-        scaled = R.call_tir(cls.scale, (x, R.prim_value(T.int32(7))), out_ty=R.Tensor((64,), "float32x4"))
-        return R.call_tir_inplace(
-            cls.step,
-            (counter, total, scaled),
-            out_ty=[R.Tensor((64,), "uint32x4"), R.Tensor((64,), "float32x4"), R.Tensor((64,), "float32x4")],
-            inplace_indices=[0, 1, -1],
-        )
+
+@T.prim_func(private=True, s_tir=True)
+def add(first: T.handle, second: T.handle) -> None:
+    """a += b."""
+    a = T.match_buffer(first, (T.int64(16),), "float32")
+    b = T.match_buffer(second, (T.int64(16),), "float32")
+    for _block in T.thread_binding(T.int64(1), "blockIdx.x"):
+        for t in T.thread_binding(T.int64(16), "threadIdx.x"):
+            with T.sblock("root"):
+                T.reads()
+                T.writes()
+                a[t] = a[t] + b[t]
+
+
+def two_steps() -> tvm.IRModule:
+    """counter += 1; total += x * (7 + VECTORS), through a temporary."""
+    builder = relax.BlockBuilder()
+    counts, floats = (relax.TensorType((VECTORS,), dtype) for dtype in ("uint32x4", "float32x4"))
+    counter, total, x = relax.Var("counter", counts), relax.Var("total", floats), relax.Var("x", floats)
+    with builder.function("main", [counter, total, x], attrs={"relax.force_pure": True}):
+        factor = relax.prim_value(7, dtype="int32")
+        scaled = builder.emit(relax.op.call_tir(builder.add_func(scale, "scale"), [x, factor], floats))
+        outputs, kinds = builder.add_func(step, "step"), [counts, floats, floats]
+        call = relax.op.call_tir_inplace(outputs, [counter, total, scaled], [0, 1, -1], kinds)
+        builder.emit_func_output(builder.emit(call))
+    return builder.finalize()
 
 
 def with_many_arguments() -> tvm.IRModule:
     """A function of MANY tensors that adds the last one to the first."""
     builder = relax.BlockBuilder()
-
-    @T.prim_func(private=True, s_tir=True)
-    def add(a: T.Buffer((T.int64(16),), "float32"), b: T.Buffer((T.int64(16),), "float32")):
-        for _block in T.thread_binding(T.int64(1), "blockIdx.x"):
-            for t in T.thread_binding(T.int64(16), "threadIdx.x"):
-                with T.sblock("root"):
-                    T.reads()
-                    T.writes()
-                    a[t] = a[t] + b[t]
-
     kind = relax.TensorType((16,), "float32")
     params = [relax.Var(f"p{i}", kind) for i in range(MANY)]
     with builder.function("main", params, attrs={"relax.force_pure": True}):
-        call = relax.op.call_tir_inplace(builder.add_func(add, "add"), (params[0], params[-1]), 0, kind)
+        call = relax.op.call_tir_inplace(builder.add_func(add, "add"), [params[0], params[-1]], 0, kind)
         builder.emit_func_output(builder.emit(call))
     return builder.finalize()
 
@@ -97,7 +94,7 @@ def tensor(shape: tuple[int, ...], dtype: str, values: Any = None) -> dict[str, 
 @pytest.fixture(scope="module")
 def steps(worker_page: WorkerPage) -> str:
     """Name of the compiled module."""
-    export_wasm(Steps, web_target(), worker_page.modules / "steps.wasm")
+    export_wasm(two_steps(), web_target(), worker_page.modules / "steps.wasm")
     return "steps.wasm"
 
 

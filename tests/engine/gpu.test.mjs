@@ -1,0 +1,92 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { requestDevice } from "../../static/engine/gpu.js";
+import { Program } from "../../static/engine/program.js";
+
+const LIMITS = { maxBufferSize: 2 ** 28, maxComputeWorkgroupStorageSize: 16384 };
+const BUILDS = { f32: { features: [], limits: LIMITS }, f16: { features: ["shader-f16"], limits: LIMITS } };
+
+/** Puts a fake navigator.gpu in place for one test; `adapters` are what requestAdapter answers in turn. */
+function fakeGpu(t, adapters) {
+  const asked = [];
+  const gpu = {
+    async requestAdapter(options) {
+      asked.push(options);
+      return adapters[Math.min(asked.length, adapters.length) - 1];
+    },
+  };
+  const before = Object.getOwnPropertyDescriptor(globalThis, "navigator");
+  Object.defineProperty(globalThis, "navigator", { value: { gpu: adapters.length ? gpu : undefined }, configurable: true });
+  t.after(() => (before ? Object.defineProperty(globalThis, "navigator", before) : delete globalThis.navigator));
+  return asked;
+}
+
+/** An adapter that gives as device whatever it was asked for. */
+function adapter(features = [], limits = { maxBufferSize: 2 ** 30, maxComputeWorkgroupStorageSize: 32768 }) {
+  return {
+    features: new Set(features),
+    limits,
+    info: { vendor: "acme", architecture: "x", device: "", description: "" },
+    requestDevice: async (descriptor) => descriptor,
+  };
+}
+
+test("no WebGPU and no adapter are told apart", async (t) => {
+  fakeGpu(t, []);
+  await assert.rejects(requestDevice(BUILDS), { code: "no-webgpu" });
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const asked = fakeGpu(t, [null]);
+  const rejected = assert.rejects(requestDevice(BUILDS), { code: "no-adapter" });
+  for (let i = 0; i < 200; i += 1) {
+    t.mock.timers.tick(100);
+    await Promise.resolve();
+  }
+  await rejected;
+  assert.ok(asked.length >= 4, `asked ${asked.length} times`);
+});
+
+test("a null adapter is asked for again", async (t) => {
+  const asked = fakeGpu(t, [null, adapter()]);
+  const { buildName, adapterInfo } = await requestDevice(BUILDS);
+  assert.equal(asked.length, 2);
+  assert.deepEqual(asked[0], { powerPreference: "high-performance" });
+  assert.equal(buildName, "f32");
+  assert.equal(adapterInfo.vendor, "acme");
+});
+
+test("f16 where shaders have it, unless forced", async (t) => {
+  fakeGpu(t, [adapter(["shader-f16", "timestamp-query"])]);
+  const free = await requestDevice(BUILDS);
+  assert.equal(free.buildName, "f16");
+  assert.deepEqual(free.device.requiredFeatures, ["shader-f16", "timestamp-query"]);
+  assert.deepEqual(free.device.requiredLimits, LIMITS);
+  const forced = await requestDevice(BUILDS, { force: "f32" });
+  assert.equal(forced.buildName, "f32");
+  assert.deepEqual(forced.device.requiredFeatures, ["timestamp-query"]);
+  await assert.rejects(requestDevice(BUILDS, { force: "f64" }), { code: "bad-request" });
+});
+
+test("an adapter that is too small: the limit, what is needed and what there is", async (t) => {
+  fakeGpu(t, [adapter([], { maxBufferSize: 1000, maxComputeWorkgroupStorageSize: 32768 })]);
+  await assert.rejects(requestDevice(BUILDS), { code: "adapter-too-small", message: /maxBufferSize.*268435456.*1000/ });
+  fakeGpu(t, [adapter()]);
+  await assert.rejects(requestDevice(BUILDS, { force: "f16" }), { code: "adapter-too-small", message: /shader-f16/ });
+  await assert.rejects(requestDevice({ f16: BUILDS.f16 }), { code: "adapter-too-small" });
+});
+
+test("a program sets a pipeline only when it changes", () => {
+  const calls = [];
+  const pass = {
+    setPipeline: (pipeline) => calls.push(`pipeline ${pipeline}`),
+    setBindGroup: (index, group) => calls.push(`group ${index} ${group}`),
+    dispatchWorkgroups: (...size) => calls.push(`dispatch ${size}`),
+  };
+  const step = (pipeline, bindGroup) => ({ name: `${pipeline}_kernel`, pipeline, bindGroup, x: 2, y: 1, z: 1 });
+  const program = new Program([step("a", "1"), step("a", "2"), step("b", "3")]);
+  program.encode(pass);
+  const expected = ["pipeline a", "group 0 1", "dispatch 2,1,1", "group 0 2", "dispatch 2,1,1", "pipeline b", "group 0 3"];
+  assert.deepEqual(calls, [...expected, "dispatch 2,1,1"]);
+  assert.equal(program.count, 3);
+  assert.deepEqual(program.describe(), ["a_kernel", "a_kernel", "b_kernel"]);
+});
