@@ -23,7 +23,7 @@ from build_wasm.runtime.build import link
 MAX_WORKGROUP_BYTES = 32768
 MAX_INVOCATIONS = 256
 MAX_STORAGE_BUFFERS = 8
-HOST = {"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm"}
+HOST = {"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm", "vector-width": 128}
 
 # TVM's own functions that host code looks up by name beside the kernels
 HOST_FUNCTIONS = re.compile(r"__tvm_|tvm\.|runtime\.|vm\.|ffi\.")

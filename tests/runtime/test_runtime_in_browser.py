@@ -122,6 +122,14 @@ def test_a_wrong_argument_is_an_error_with_the_runtimes_message(worker_page: Wor
     assert "shape" in answer["error"].lower()
 
 
+def test_a_tensor_that_the_gpu_has_no_room_for(worker_page: WorkerPage, steps: str) -> None:
+    huge = 2**25  # vectors of 16 bytes: twice the largest buffer of a device with default limits
+    arguments = [tensor((VECTORS,), "uint32x4"), tensor((VECTORS,), "float32x4"), tensor((huge,), "float32x4")]
+    answer = worker_page.run(steps, "main", arguments)
+    assert answer["code"] == "out-of-memory"
+    assert "512.0 MiB" in answer["error"]
+
+
 def test_a_function_takes_as_many_arguments_as_a_model_has_tensors(worker_page: WorkerPage) -> None:
     export_wasm(with_many_arguments(), web_target(), worker_page.modules / "many.wasm")
     arguments = [tensor((16,), "float32", np.full(16, i)) for i in range(MANY)]

@@ -38,8 +38,8 @@ self.addEventListener("message", async ({ data: { wasm, name, tensors, replays, 
       device.queue.submit([encoder.finish()]);
     }
     const results = await Promise.all(args.slice(0, 8).map((tensor) => read(device, tensor)));
-    self.postMessage({ results, kernels: runtime.kernels(), steps: program.describe(), bytes, buildName, adapterInfo });
     runtime.dispose();
+    self.postMessage({ results, kernels: runtime.kernels(), steps: program.describe(), bytes, buildName, adapterInfo });
   } catch (error) {
     self.postMessage({ error: error.message, code: error.code });
   }
