@@ -1,0 +1,306 @@
+"""The model as compiled functions: reads like reference.py, with a kernel for each line.
+
+prefill_N   writes the K/V of N prompt tokens: only the layers that own K/V, and of the last of them only its K/V.
+decode      one token through every layer, to logits.
+greedy      logits -> the next token, in `state` and `ids`.
+sample      the same by temperature, top_k, top_p, min_p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import tvm
+
+from build_wasm.config import TextConfig
+from build_wasm.graph import Graph, Shape
+from build_wasm.kernels import sampling
+from build_wasm.kernels.attention_decode import decode_attention, merge_attention, partial_shape
+from build_wasm.kernels.attention_prefill import append_kv, flash_attention
+from build_wasm.kernels.embedding import embed
+from build_wasm.kernels.formats import Format, Matrix
+from build_wasm.kernels.matmul import matmul
+from build_wasm.kernels.matvec import matvec, ple_matvec
+from build_wasm.kernels.norms import add_norm
+from build_wasm.kernels.ple import gate_embeddings
+from build_wasm.manifest import BufferInfo, FunctionInfo, Quantization
+from build_wasm.weights import packed_tensors
+
+CHUNKS = (16, 128, 512)
+RING_SLACK = max(CHUNKS)  # a sliding layer's ring holds a whole chunk beside the window
+IDS = 64  # sampled ids, and uniform random numbers, kept on the GPU
+STATE_TOKEN = 3  # index of the current token's id in `state`
+FULL_SPLITS, SLIDING_KEYS_PER_SPLIT = 32, 32
+
+# Rows of `norms`, see weights.py
+INPUT, POST_ATTENTION, PRE_FEEDFORWARD, POST_FEEDFORWARD, POST_PLE, LAYER_SCALAR, NORMS = 0, 1, 2, 3, 4, 5, 6
+
+
+class Gemma4:
+    """Builds the Relax module of a config. kv_dtype: float32 or float16 (needs shader-f16)."""
+
+    def __init__(self, config: TextConfig, quantization: Quantization, kv_dtype: str) -> None:
+        self.config = config
+        self.kv_dtype = kv_dtype
+        self.table_format: Format = "q4" if quantization == "q4" else "f32"
+        self.weights = {t.name: (t.shape, t.dtype) for t in packed_tensors(config, quantization)}
+        self.buffers = self._buffers()
+        every = {b.name: (b.shape, b.dtype) for b in self.buffers}
+        self.graph = Graph({**self.weights, **every})
+        self.norm_rows = NORMS * config.num_hidden_layers + 1
+
+    def build(self) -> tuple[tvm.IRModule, dict[str, FunctionInfo]]:
+        """The module and what each of its functions takes."""
+        functions: dict[str, FunctionInfo] = {}
+        for chunk in CHUNKS:
+            args = self.graph.function(f"prefill_{chunk}", lambda chunk=chunk: self._prefill(chunk))
+            functions[f"prefill_{chunk}"] = FunctionInfo(args=args, chunk=chunk)
+        functions["decode"] = FunctionInfo(args=self.graph.function("decode", self._decode))
+        for name, plan in (("greedy", sampling.greedy_plan), ("sample", sampling.sampled_plan)):
+            steps = plan(self.config.vocab_size)
+            functions[name] = FunctionInfo(args=self.graph.function(name, lambda s=steps, n=name: self._choose(n, s)))
+        return self.graph.module(), functions
+
+    def _buffers(self) -> list[BufferInfo]:
+        c = self.config
+        buffers = [
+            BufferInfo(name="state", dtype="int32", shape=[8]),
+            BufferInfo(name="prompt", dtype="int32", shape=[max(CHUNKS)]),
+            BufferInfo(name="ids", dtype="int32", shape=[IDS]),
+            BufferInfo(name="params", dtype="float32", shape=[8]),
+            BufferInfo(name="random", dtype="float32", shape=[IDS]),
+            BufferInfo(name="logits", dtype="float32", shape=[c.vocab_size]),
+        ]
+        ring = ceil((c.sliding_window + RING_SLACK) / 64) * 64
+        for i in range(c.first_shared):
+            layer = c.layer(i)
+            shape: list[Any] = ["context" if layer.full else ring, layer.kv_heads, layer.head_dim]
+            for name in ("k", "v"):
+                buffers.append(BufferInfo(name=f"layers.{i}.{name}", dtype=self.kv_dtype, shape=shape))  # type: ignore[arg-type]
+        return buffers
+
+    def _matrix(self, name: str) -> tuple[Matrix, list[str]]:
+        """A weight matrix and the buffers that it is in: codes and scales, or itself twice."""
+        if f"{name}.codes" in self.weights:
+            rows, groups, _ = self.weights[f"{name}.codes"][0]
+            return Matrix(rows, groups * 32, "q4"), [f"{name}.codes", f"{name}.scales"]
+        (rows, columns), dtype = self.weights[name]
+        matrix = Matrix(rows, columns, "f32") if dtype == "float32" else Matrix(rows, 2 * columns, "bf16")
+        return matrix, [name, name]
+
+    def _embedding_pieces(self) -> list[tuple[Matrix, list[str], int]]:
+        """(piece, its buffers, its first row) of the embedding."""
+        pieces: list[tuple[Matrix, list[str], int]] = []
+        first = 0
+        while first < self.config.vocab_size:
+            matrix, names = self._matrix(f"embed.{len(pieces)}")
+            pieces.append((matrix, names, first))
+            first += matrix.rows
+        return pieces
+
+    def _embed(self, ids: str, at: int, rows: int) -> Any:
+        h: Any = None
+        for matrix, names, first in self._embedding_pieces():
+            name = f"embed_{first}"
+            if h is None:
+                make = lambda m=matrix, f=first: embed(m, f, accumulate=False)  # noqa: E731
+                (h,) = self.graph.call(name, make, [*names, ids, at], outputs=[self._rows(rows, self.config.hidden_size)])
+            else:
+                make = lambda m=matrix, f=first: embed(m, f, accumulate=True)  # noqa: E731
+                self.graph.call(name, make, [*names, ids, at, h], updates=[4])
+        return h
+
+    @staticmethod
+    def _rows(rows: int, columns: int) -> tuple[Shape, str]:
+        return (rows, columns), "float32"
+
+    # ---------------------------------------------------------------- prefill
+
+    def _prefill(self, m: int) -> None:
+        c, P, L = self.config, self.config.ple_width, self.config.num_hidden_layers
+        h = self._embed("prompt", 0, m)
+        ctx = self._matmul("ple_context", "ple_model_proj", h, m)
+        delta, h_next = None, h
+        for i in range(c.first_shared):
+            layer, row = c.layer(i), NORMS * i
+            h, x = self._add_norm(m, h_next, delta, post=row - NORMS + POST_PLE, scale=row - NORMS + LAYER_SCALAR, pre=row)
+            qkv = self._matmul("qkv", f"layers.{i}.qkv", x, m)
+            kind = "full" if layer.full else "sliding"
+            (q,) = self.graph.call(
+                f"append_kv_{kind}",
+                lambda s=layer, i=i: append_kv(
+                    s.head_dim, s.heads, s.kv_heads, c.rope(i).rotated_pairs, c.rms_norm_eps, self.kv_dtype
+                ),
+                [qkv, f"layers.{i}.qk_norm", f"rope.{kind}", "state", f"layers.{i}.k", f"layers.{i}.v"],
+                updates=[4, 5],
+                outputs=[((m, layer.heads, layer.head_dim), "float32")],
+            )
+            if i == c.first_shared - 1:
+                break  # what follows in this layer feeds no K/V
+            (a,) = self.graph.call(
+                f"flash_attention_{kind}",
+                lambda s=layer: flash_attention(
+                    s.head_dim, s.heads, s.kv_heads, None if s.full else c.sliding_window, self.kv_dtype
+                ),
+                [q, f"layers.{i}.k", f"layers.{i}.v", "state"],
+                outputs=[self._rows(m, layer.heads * layer.head_dim)],
+            )
+            o = self._matmul("o", f"layers.{i}.o", a, m)
+            h, x = self._add_norm(m, h, o, post=row + POST_ATTENTION, pre=row + PRE_FEEDFORWARD)
+            act = self._matmul("gate_up", f"layers.{i}.gate_up", x, m, geglu=True)
+            d = self._matmul("down", f"layers.{i}.down", act, m)
+            h_next, x = self._add_norm(m, h, d, post=row + POST_FEEDFORWARD)
+            gate = self._matmul("ple_gate", f"layers.{i}.ple_gate", x, m)
+            (g,) = self.graph.call(
+                "gate_embeddings",
+                lambda: gate_embeddings(P, L, c.vocab_size, self.table_format, c.rms_norm_eps),
+                [gate, ctx, "ple_norm", f"layers.{i}.ple", "prompt", i],
+                outputs=[self._rows(m, P)],
+            )
+            delta = self._matmul("ple_proj", f"layers.{i}.ple_proj", g, m)
+
+    def _matmul(self, role: str, name: str, x: Any, m: int, *, geglu: bool = False) -> Any:
+        matrix, names = self._matrix(name)
+        tile = 16 if m < 64 else 64
+        (out,) = self.graph.call(
+            f"{role}_{matrix.rows}x{matrix.columns}_tile{tile}",
+            lambda: matmul(matrix, tile, geglu=geglu),
+            [x, *names],
+            outputs=[self._rows(m, matrix.rows // 2 if geglu else matrix.rows)],
+        )
+        return out
+
+    def _add_norm(
+        self, m: int, h: Any, delta: Any, *, post: int, pre: int | None = None, scale: int | None = None, order: Any = None
+    ) -> list[Any]:
+        """[h', x] of norms.residual_norm."""
+        c = self.config
+        has_delta, scaled, normed = delta is not None, scale is not None and delta is not None, pre is not None
+        name = "_".join(
+            ["add" * has_delta, "scale" * scaled, "norm" * normed, "ordered" * (order is not None)]
+        ).replace("__", "_").strip("_")  # fmt: skip
+        return self.graph.call(
+            f"{name}_rows",
+            lambda: add_norm(
+                c.hidden_size, self.norm_rows, delta=has_delta, scaled=scaled, normed=normed, eps=c.rms_norm_eps,
+                x_vector=order,
+            ),
+            [h, h if delta is None else delta, "norms", max(post, 0), max(scale or 0, 0), pre or 0],
+            outputs=[self._rows(m, c.hidden_size)] * 2,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------- decode
+
+    def _decode(self) -> None:
+        c, L = self.config, self.config.num_hidden_layers
+        h = self._embed("state", STATE_TOKEN, 1)
+        ctx = self._matvec("ple_context", "ple_model_proj", "natural", h)
+        delta: Any = None
+        for i in range(L):
+            row = NORMS * i
+            before = (row - NORMS + POST_PLE, row - NORMS + LAYER_SCALAR) if i else None
+            h, qkv = self._norm_matvec("qkv", f"layers.{i}.qkv", h, delta, before, pre=row)
+            a = self._attend(i, qkv)
+            o = self._matvec("o", f"layers.{i}.o", "ready", a)
+            down, _ = self._matrix(f"layers.{i}.down")
+            h, act = self._norm_matvec(
+                "gate_up", f"layers.{i}.gate_up", h, o, (row + POST_ATTENTION, None), pre=row + PRE_FEEDFORWARD, geglu_for=down
+            )
+            d = self._matvec("down", f"layers.{i}.down", "ready", act)
+            h, gate = self._norm_matvec("ple_gate", f"layers.{i}.ple_gate", h, d, (row + POST_FEEDFORWARD, None), pre=None)
+            delta = self._ple(i, gate, ctx)
+        last = NORMS * L
+        pieces = self._embedding_pieces()
+        _, x = self._add_norm(
+            1, h, delta, post=last - NORMS + POST_PLE, scale=last - NORMS + LAYER_SCALAR, pre=last, order=pieces[0][0].x_vector
+        )
+        for matrix, names, first in pieces:
+            # What "ready" does not read (d, norms, h_out) is passed as x.
+            self.graph.call(
+                f"lm_head_{matrix.rows}",
+                lambda m=matrix: matvec(m, "ready", out_size=c.vocab_size, softcap=c.final_logit_softcapping),
+                [x, x, x, *names, 0, 0, 0, first, x, "logits"],
+                updates=[10],
+            )
+
+    def _attend(self, i: int, qkv: Any) -> Any:
+        c = self.config
+        layer = c.layer(i)
+        kind = "full" if layer.full else "sliding"
+        splits = FULL_SPLITS if layer.full else max(1, ceil(c.sliding_window / SLIDING_KEYS_PER_SPLIT))
+        role = kind if layer.owns_kv else f"{kind}_shared"
+        source = layer.kv_source
+        (partial,) = self.graph.call(
+            f"attention_{role}",
+            lambda: decode_attention(
+                layer.head_dim, layer.heads, layer.kv_heads, c.rope(i).rotated_pairs, c.rms_norm_eps, splits,
+                None if layer.full else c.sliding_window, self.kv_dtype, layer.owns_kv,
+            ),
+            [qkv, f"layers.{i}.qk_norm", f"rope.{kind}", "state", f"layers.{source}.k", f"layers.{source}.v"],
+            updates=[4, 5] if layer.owns_kv else [],
+            outputs=[(partial_shape(layer.head_dim, layer.heads, splits), "float32")],
+        )  # fmt: skip
+        matrix, _ = self._matrix(f"layers.{i}.o")
+        (a,) = self.graph.call(
+            f"merge_attention_{kind}",
+            lambda: merge_attention(layer.head_dim, layer.heads, splits, "lane" if matrix.format == "q4" else "natural"),
+            [partial],
+            outputs=[self._rows(1, layer.heads * layer.head_dim)],
+        )
+        return a
+
+    def _matvec(self, role: str, name: str, prologue: Any, x: Any) -> Any:
+        matrix, names = self._matrix(name)
+        (out,) = self.graph.call(
+            f"{role}_{matrix.rows}x{matrix.columns}",
+            lambda: matvec(matrix, prologue),
+            [x, x, x, *names, 0, 0, 0, 0, x],
+            outputs=[((matrix.rows,), "float32")],
+        )
+        return out
+
+    def _norm_matvec(
+        self, role: str, name: str, h: Any, delta: Any, before: Any, *, pre: int | None, geglu_for: Matrix | None = None
+    ) -> list[Any]:
+        """[h', W x] with matvec's "norm" prologue. before: (post_row, scale_row or None), None where there is no delta."""
+        matrix, names = self._matrix(name)
+        post, scale = before or (0, None)
+        first = "" if before else "first_"
+        return self.graph.call(
+            f"{first}{role}_{matrix.rows}x{matrix.columns}",
+            lambda: matvec(
+                matrix, "norm", delta=before is not None, scaled=scale is not None, normed=pre is not None,
+                norm_rows=self.norm_rows, eps=self.config.rms_norm_eps, geglu_for=geglu_for,
+            ),
+            [h, h if delta is None else delta, "norms", *names, post, scale or 0, pre or 0, 0],
+            outputs=[self._rows(1, matrix.columns), ((matrix.rows // 2 if geglu_for else matrix.rows,), "float32")],
+        )  # fmt: skip
+
+    def _ple(self, i: int, gate: Any, ctx: Any) -> Any:
+        c = self.config
+        matrix, names = self._matrix(f"layers.{i}.ple_proj")
+        (out,) = self.graph.call(
+            f"ple_proj_{matrix.rows}x{matrix.columns}",
+            lambda: ple_matvec(matrix, c.num_hidden_layers, c.vocab_size, self.table_format, c.rms_norm_eps),
+            [gate, ctx, "ple_norm", f"layers.{i}.ple", "state", *names, i, STATE_TOKEN],
+            outputs=[((matrix.rows,), "float32")],
+        )
+        return out
+
+    # ---------------------------------------------------------------- sampling
+
+    def _choose(self, name: str, steps: Sequence[sampling.Step]) -> None:
+        fresh: dict[str, Any] = {}
+        for step in steps:
+            given = [fresh.get(arg, arg) for arg in (*step.inputs, *step.updates)]
+            updates = range(len(step.inputs), len(given))
+            results = self.graph.call(
+                f"{name}_{step.kernel.attrs['global_symbol']}",
+                lambda step=step: step.kernel,
+                given,
+                updates=updates,
+                outputs=[(array.shape, array.dtype) for array in step.outputs],
+            )
+            fresh |= {array.name: result for array, result in zip(step.outputs, results, strict=True)}
