@@ -34,7 +34,10 @@ async ({ wgsl, buffers, uniforms, grid }) => {
   const { messages } = await module.getCompilationInfo();
   const faults = messages.filter((m) => m.type === "error").map((m) => `${m.lineNum}: ${m.message}`);
   if (faults.length) return { fault: faults.join("\\n") };
-  const pipeline = await device.createComputePipelineAsync({ layout: "auto", compute: { module } });
+  const pipelines = (globalThis.kernelPipelines ??= new Map()); // compiling costs a software adapter seconds
+  const pipeline =
+    pipelines.get(wgsl) ?? (await device.createComputePipelineAsync({ layout: "auto", compute: { module } }));
+  pipelines.set(wgsl, pipeline);
   const entries = [];
   const stored = [];
   for (const { name, binding, data } of buffers) {
