@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -310,6 +311,19 @@ def test_f16_caches_compile() -> None:
         wgsl = wgsl_of(function)
         assert "enable f16;" in wgsl
         assert "array<vec4<f16>>" in wgsl
+
+
+@pytest.mark.parametrize("head_dim", [256, 512])
+def test_workgroup_memory_is_within_every_adapters_limit(head_dim: int) -> None:
+    for function in (
+        append_kv(head_dim, 8, 1, 64, EPS, "float32"),
+        flash_attention(head_dim, 8, 1, None, "float32"),
+        decode_attention(head_dim, 8, 1, 64, EPS, 32, None, "float32", True),
+        merge_attention(head_dim, 8, 256),
+    ):
+        arrays = re.findall(r"var<workgroup> \w+ : array<(\S+), (\d+)>", wgsl_of(function))
+        assert arrays
+        assert sum(int(n) * {"f32": 4, "vec4<f32>": 16}[kind] for kind, n in arrays) <= 16384
 
 
 def test_shapes_that_do_not_fit_are_refused_by_name() -> None:
