@@ -72,7 +72,8 @@ export class Model {
   }
 
   /**
-   * Instantiates the wasm and allocates every buffer; kernels go on compiling while the caller loads the weights.
+   * Instantiates the wasm, allocates every buffer and records every function; the kernels that the first answer needs
+   * compile while the caller loads the weights.
    *
    * @param {object} parts
    * @param {Manifest} parts.manifest
@@ -93,9 +94,10 @@ export class Model {
     try {
       signal?.throwIfAborted();
       const model = new Model(runtime, device, manifest, spec, context);
-      // Awaited in record(); until then nobody else would see its failure.
-      runtime.compileAll().catch(() => {});
       await runtime.allocated();
+      await model.#record();
+      // Awaited in record(); until then nobody else would see a failure.
+      model.#compileFirst().catch(() => {});
       return model;
     } catch (error) {
       runtime.dispose();
@@ -118,12 +120,37 @@ export class Model {
     return tensor;
   }
 
-  /** Records what each function dispatches, once; from then on nothing is created per token. */
+  /** Waits for what the first answer needs; the rest compiles in the background, one kernel after the other. */
   async record() {
+    await this.#compileFirst();
+    void this.#compileRest();
+  }
+
+  /** Records what each function dispatches, once; from then on nothing is created per token. */
+  async #record() {
     for (const [name, { args }] of Object.entries(this.#build.functions)) {
       const tensors = args.map((arg) => this.tensorBuffer(arg));
       this.#programs.set(name, await this.#runtime.record(name, tensors));
     }
+  }
+
+  async #compileFirst() {
+    await this.#compile(["decode", "greedy", `prefill_${this.#chunks[0]}`]);
+  }
+
+  async #compileRest() {
+    try {
+      for (const program of this.#programs.values()) {
+        for (const { kernel } of program.dispatches) await kernel.compile();
+      }
+    } catch {
+      // Whoever uses the program is told.
+    }
+  }
+
+  /** @param {string[]} names of programs */
+  async #compile(names) {
+    await Promise.all(names.map((name) => this.#programs.get(name)?.compile()));
   }
 
   /**
@@ -140,6 +167,7 @@ export class Model {
     for (let done = 0; done < ids.length;) {
       signal?.throwIfAborted();
       const chunk = this.#chunkFor(ids.length - done);
+      await this.#compile([`prefill_${chunk}`]);
       const part = ids.slice(done, done + chunk);
       this.#write("prompt", new Int32Array(part));
       this.#write("state", new Int32Array([position + done, part.length]));
@@ -188,8 +216,9 @@ export class Model {
     const { temperature, top_k = 0, top_p = 1, min_p = 0 } = sampling;
     if (!greedy) this.#write("params", new Float32Array([temperature, top_p, min_p, top_k]));
     const random = uniforms(sampling.seed);
-    this.#start(id, position);
     const names = ["decode", greedy ? "greedy" : "sample"];
+    await this.#compile(names);
+    this.#start(id, position);
     const ids = this.tensorBuffer("ids").buffer;
     /** @type {Promise<ArrayBuffer>[]} */
     const pending = [];

@@ -1,9 +1,10 @@
+/** @import { Kernel } from "./kernels.js" */
+
 /**
  * One compute dispatch, ready to be encoded again and again.
  *
  * @typedef {object} Dispatch
- * @property {string} name  the kernel's name
- * @property {GPUComputePipeline} pipeline
+ * @property {Kernel} kernel
  * @property {GPUBindGroup} bindGroup
  * @property {number} x  workgroups
  * @property {number} y
@@ -25,17 +26,26 @@ export class Program {
     return this.dispatches.length;
   }
 
+  /** Compiles the kernels that are not compiled yet. @returns {Promise<void>} */
+  async compile() {
+    await Promise.all(new Set(this.dispatches.map(({ kernel }) => kernel.compile())));
+  }
+
   /**
    * Appends every dispatch to an open pass, in order. WebGPU orders the dispatches of a pass by their buffers, so each
-   * sees what the earlier ones wrote, and several programs may share one pass.
+   * sees what the earlier ones wrote, and several programs may share one pass. Only after compile().
    *
    * @param {GPUComputePassEncoder} pass
    */
   encode(pass) {
-    /** @type {GPUComputePipeline | undefined} */
+    /** @type {Kernel | undefined} */
     let current;
-    for (const { pipeline, bindGroup, x, y, z } of this.dispatches) {
-      if (pipeline !== current) pass.setPipeline((current = pipeline));
+    for (const { kernel, bindGroup, x, y, z } of this.dispatches) {
+      if (kernel !== current) {
+        if (!kernel.pipeline) throw new Error(`The kernel ${kernel.name} is not compiled.`);
+        pass.setPipeline(kernel.pipeline);
+        current = kernel;
+      }
       pass.setBindGroup(0, bindGroup);
       pass.dispatchWorkgroups(x, y, z);
     }
@@ -43,6 +53,6 @@ export class Program {
 
   /** @returns {string[]} the kernels' names, in the order in which they run */
   describe() {
-    return this.dispatches.map(({ name }) => name);
+    return this.dispatches.map(({ kernel }) => kernel.name);
   }
 }

@@ -89,7 +89,7 @@ export class Recorder {
    */
   dispatch(kernel, args) {
     if (!this.#dispatches) throw new WebGemmaError("unexpected", `${kernel.name} was dispatched outside of a recording.`);
-    const { name, argTypes, extents, layout, pipeline } = kernel;
+    const { name, argTypes, extents, layout } = kernel;
     const size = [1, 1, 1, 1, 1, 1];
     extents.forEach((axis, i) => (size[axis] = /** @type {number} */ (args[argTypes.length + i])));
     const [width, y, depth] = /** @type {[number, number, number]} */ (size);
@@ -102,7 +102,7 @@ export class Recorder {
     const uniform = this.#uniform(numbers.filter(({ type }) => type !== "handle"), width);
     const entries = [...buffers, uniform].map((buffer, binding) => ({ binding, resource: { buffer } }));
     const bindGroup = this.#device.createBindGroup({ label: name, layout, entries });
-    this.#dispatches.push({ name, pipeline, bindGroup, x, y, z });
+    this.#dispatches.push({ kernel, bindGroup, x, y, z });
   }
 
   /** Destroys every buffer. */

@@ -1,8 +1,8 @@
 /** @import { Instance, Module, PackedFunc, Tensor, VirtualMachine } from "@mlc-ai/web-runtime" */
-/** @import { Kernel, KernelInfo } from "./kernels.js" */
+/** @import { KernelInfo } from "./kernels.js" */
 import { instantiate } from "/static/vendor/web-runtime.js";
 import { WebGemmaError } from "./errors.js";
-import { compileKernel } from "./kernels.js";
+import { Kernel } from "./kernels.js";
 import { Program } from "./program.js";
 import { Recorder } from "./recorder.js";
 import { wasmImports } from "./wasm_imports.js";
@@ -24,12 +24,8 @@ export class Runtime {
   #recorder;
   /** @type {VirtualMachine} */
   #machine;
-  /** @type {Record<string, { info: KernelInfo, code: string }>} */
-  #sources;
   /** @type {Map<string, Kernel>} */
-  #kernels = new Map();
-  /** @type {Promise<void> | null} */
-  #compiling = null;
+  #kernels;
   /** @type {Map<GpuTensor, Tensor>} */
   #tensors = new Map();
 
@@ -50,16 +46,19 @@ export class Runtime {
       const { name } = /** @type {KernelInfo} */ (JSON.parse(json));
       return (/** @type {number[]} */ ...args) => {
         const kernel = this.#kernels.get(name);
-        if (!kernel) throw new WebGemmaError("unexpected", `The kernel ${name} is not compiled.`);
+        if (!kernel) throw new WebGemmaError("unexpected", `The module has no kernel ${name}.`);
         recorder.dispatch(kernel, args);
       };
     });
-    [this.#machine, this.#sources] = this.#scope(() => {
+    /** @type {Record<string, { info: KernelInfo, code: string }>} */
+    let sources;
+    [this.#machine, sources] = this.#scope(() => {
       const machine = instance.createVirtualMachine(instance.webgpu());
       const list = instance.getGlobalFunc("webgemma.kernels");
-      const sources = JSON.parse(/** @type {string} */ (list(machine.getInternalModule())));
-      return [instance.detachFromCurrentScope(machine), sources];
+      const found = JSON.parse(/** @type {string} */ (list(machine.getInternalModule())));
+      return [instance.detachFromCurrentScope(machine), found];
     });
+    this.#kernels = new Map(Object.values(sources).map(({ info, code }) => [info.name, new Kernel(device, info, code)]));
   }
 
   /**
@@ -74,24 +73,9 @@ export class Runtime {
     return new Runtime(device, await instantiate(/** @type {any} */ (wasmBytes), wasmImports()));
   }
 
-  /**
-   * Compiles every kernel of the module, in parallel. Call it early (it may run while weights load) and await it before
-   * record(); a second call returns the first one's promise.
-   *
-   * @returns {Promise<void>} rejects with the kernel's name and the compiler's message
-   */
-  compileAll() {
-    this.#compiling ??= Promise.all(
-      Object.values(this.#sources).map(async ({ info, code }) => {
-        this.#kernels.set(info.name, await compileKernel(this.#device, info, code));
-      }),
-    ).then(() => {});
-    return this.#compiling;
-  }
-
   /** @returns {string[]} names of the module's kernels */
   kernels() {
-    return Object.keys(this.#sources);
+    return [...this.#kernels.keys()];
   }
 
   /**
@@ -122,7 +106,8 @@ export class Runtime {
 
   /**
    * Runs a compiled function through the VM once, without submitting anything to the GPU, and returns what it would
-   * have dispatched. What the function returns is dropped: results are buffers that it writes in place.
+   * have dispatched. What the function returns is dropped: results are buffers that it writes in place. No kernel is
+   * compiled: see Program.compile().
    *
    * @param {string} name
    * @param {readonly GpuTensor[]} args
@@ -131,7 +116,6 @@ export class Runtime {
    *   runtime's message for arguments that the function does not take
    */
   async record(name, args) {
-    await this.compileAll();
     this.#device.pushErrorScope("validation");
     this.#recorder.begin();
     /** @type {unknown} */

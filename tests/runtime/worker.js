@@ -21,7 +21,6 @@ self.addEventListener("message", async ({ data: { wasm, name, tensors, replays, 
     const { device, adapterInfo, buildName } = await requestDevice(builds);
     const wasmBytes = new Uint8Array(await (await fetch(wasm)).arrayBuffer());
     const runtime = await Runtime.create({ wasmBytes, device });
-    await runtime.compileAll();
     const args = tensors.map(({ shape, dtype, values }) => {
       const tensor = runtime.empty(shape, dtype);
       if (values) device.queue.writeBuffer(tensor.buffer, 0, FLOAT.test(dtype) ? new Float32Array(values) : new Uint32Array(values));
@@ -29,6 +28,7 @@ self.addEventListener("message", async ({ data: { wasm, name, tensors, replays, 
     });
     const program = await runtime.record(name, args);
     if (again) await runtime.record(name, args); // memory that the first recording's temporaries gave back is taken again
+    await program.compile();
     const bytes = runtime.gpuBytes;
     for (let i = 0; i < replays; i += 1) {
       const encoder = device.createCommandEncoder();
