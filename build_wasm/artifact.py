@@ -35,7 +35,7 @@ OTHER_BYTES = 64 * 1024 * 1024  # room for wasm, tokenizer and manifest when fre
 BUILDS: tuple[BuildName, ...] = ("f32", "f16")
 
 # compile_model(config, quantization, build, path of the wasm to write, report of a line of text) -> BuildInfo
-CompileModel = Callable[[TextConfig, str, str, Path, Callable[[str], None]], BuildInfo]
+CompileModel = Callable[[TextConfig, Quantization, BuildName, Path, Callable[[str], None]], BuildInfo]
 
 
 @dataclass(frozen=True)

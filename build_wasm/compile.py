@@ -45,5 +45,3 @@ def compile_model(
         buffers=model.buffers,
         functions=functions,
     )
-
-

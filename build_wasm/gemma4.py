@@ -9,6 +9,7 @@ sample      the same by temperature, top_k, top_p, min_p.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -55,12 +56,12 @@ class Gemma4:
         """The module and what each of its functions takes."""
         functions: dict[str, FunctionInfo] = {}
         for chunk in CHUNKS:
-            args = self.graph.function(f"prefill_{chunk}", lambda chunk=chunk: self._prefill(chunk))
+            args = self.graph.function(f"prefill_{chunk}", partial(self._prefill, chunk))
             functions[f"prefill_{chunk}"] = FunctionInfo(args=args, chunk=chunk)
         functions["decode"] = FunctionInfo(args=self.graph.function("decode", self._decode))
         for name, plan in (("greedy", sampling.greedy_plan), ("sample", sampling.sampled_plan)):
             steps = plan(self.config.vocab_size)
-            functions[name] = FunctionInfo(args=self.graph.function(name, lambda s=steps, n=name: self._choose(n, s)))
+            functions[name] = FunctionInfo(args=self.graph.function(name, partial(self._choose, name, steps)))
         return self.graph.module(), functions
 
     def _buffers(self) -> list[BufferInfo]:
@@ -78,7 +79,7 @@ class Gemma4:
             layer = c.layer(i)
             shape: list[Any] = ["context" if layer.full else ring, layer.kv_heads, layer.head_dim]
             for name in ("k", "v"):
-                buffers.append(BufferInfo(name=f"layers.{i}.{name}", dtype=self.kv_dtype, shape=shape))  # type: ignore[arg-type]
+                buffers.append(BufferInfo(name=f"layers.{i}.{name}", dtype=self.kv_dtype, shape=shape))
         return buffers
 
     def _matrix(self, name: str) -> tuple[Matrix, list[str]]:
@@ -105,10 +106,12 @@ class Gemma4:
         for matrix, names, first in self._embedding_pieces():
             name = f"embed_{first}"
             if h is None:
-                make = lambda m=matrix, f=first: embed(m, f, accumulate=False)  # noqa: E731
-                (h,) = self.graph.call(name, make, [*names, ids, at], outputs=[self._rows(rows, self.config.hidden_size)])
+                make = partial(embed, matrix, first, accumulate=False)
+                (h,) = self.graph.call(
+                    name, make, [*names, ids, at], outputs=[self._rows(rows, self.config.hidden_size)]
+                )
             else:
-                make = lambda m=matrix, f=first: embed(m, f, accumulate=True)  # noqa: E731
+                make = partial(embed, matrix, first, accumulate=True)
                 self.graph.call(name, make, [*names, ids, at, h], updates=[4])
         return h
 
@@ -125,13 +128,17 @@ class Gemma4:
         delta, h_next = None, h
         for i in range(c.first_shared):
             layer, row = c.layer(i), NORMS * i
-            h, x = self._add_norm(m, h_next, delta, post=row - NORMS + POST_PLE, scale=row - NORMS + LAYER_SCALAR, pre=row)
+            h, x = self._add_norm(
+                m, h_next, delta, post=row - NORMS + POST_PLE, scale=row - NORMS + LAYER_SCALAR, pre=row
+            )
             qkv = self._matmul("qkv", f"layers.{i}.qkv", x, m)
             kind = "full" if layer.full else "sliding"
             (q,) = self.graph.call(
                 f"append_kv_{kind}",
-                lambda s=layer, i=i: append_kv(
-                    s.head_dim, s.heads, s.kv_heads, c.rope(i).rotated_pairs, c.rms_norm_eps, self.kv_dtype
+                partial(
+                    append_kv,
+                    *(layer.head_dim, layer.heads, layer.kv_heads),
+                    *(c.rope(i).rotated_pairs, c.rms_norm_eps, self.kv_dtype),
                 ),
                 [qkv, f"layers.{i}.qk_norm", f"rope.{kind}", "state", f"layers.{i}.k", f"layers.{i}.v"],
                 updates=[4, 5],
@@ -141,8 +148,10 @@ class Gemma4:
                 break  # what follows in this layer feeds no K/V
             (a,) = self.graph.call(
                 f"flash_attention_{kind}",
-                lambda s=layer: flash_attention(
-                    s.head_dim, s.heads, s.kv_heads, None if s.full else c.sliding_window, self.kv_dtype
+                partial(
+                    flash_attention,
+                    *(layer.head_dim, layer.heads, layer.kv_heads),
+                    *(None if layer.full else c.sliding_window, self.kv_dtype),
                 ),
                 [q, f"layers.{i}.k", f"layers.{i}.v", "state"],
                 outputs=[self._rows(m, layer.heads * layer.head_dim)],
@@ -173,7 +182,15 @@ class Gemma4:
         return out
 
     def _add_norm(
-        self, m: int, h: Any, delta: Any, *, post: int, pre: int | None = None, scale: int | None = None, order: Any = None
+        self,
+        m: int,
+        h: Any,
+        delta: Any,
+        *,
+        post: int,
+        pre: int | None = None,
+        scale: int | None = None,
+        order: Any = None,
     ) -> list[Any]:
         """[h', x] of norms.residual_norm."""
         c = self.config
@@ -206,21 +223,35 @@ class Gemma4:
             o = self._matvec("o", f"layers.{i}.o", "ready", a)
             down, _ = self._matrix(f"layers.{i}.down")
             h, act = self._norm_matvec(
-                "gate_up", f"layers.{i}.gate_up", h, o, (row + POST_ATTENTION, None), pre=row + PRE_FEEDFORWARD, geglu_for=down
+                "gate_up",
+                f"layers.{i}.gate_up",
+                h,
+                o,
+                (row + POST_ATTENTION, None),
+                pre=row + PRE_FEEDFORWARD,
+                geglu_for=down,
             )
             d = self._matvec("down", f"layers.{i}.down", "ready", act)
-            h, gate = self._norm_matvec("ple_gate", f"layers.{i}.ple_gate", h, d, (row + POST_FEEDFORWARD, None), pre=None)
+            h, gate = self._norm_matvec(
+                "ple_gate", f"layers.{i}.ple_gate", h, d, (row + POST_FEEDFORWARD, None), pre=None
+            )
             delta = self._ple(i, gate, ctx)
         last = NORMS * L
         pieces = self._embedding_pieces()
         _, x = self._add_norm(
-            1, h, delta, post=last - NORMS + POST_PLE, scale=last - NORMS + LAYER_SCALAR, pre=last, order=pieces[0][0].x_vector
+            1,
+            h,
+            delta,
+            post=last - NORMS + POST_PLE,
+            scale=last - NORMS + LAYER_SCALAR,
+            pre=last,
+            order=pieces[0][0].x_vector,
         )
         for matrix, names, first in pieces:
             # What "ready" does not read (d, norms, h_out) is passed as x.
             self.graph.call(
                 f"lm_head_{matrix.rows}",
-                lambda m=matrix: matvec(m, "ready", out_size=c.vocab_size, softcap=c.final_logit_softcapping),
+                partial(matvec, matrix, "ready", out_size=c.vocab_size, softcap=c.final_logit_softcapping),
                 [x, x, x, *names, 0, 0, 0, first, x, "logits"],
                 updates=[10],
             )
@@ -245,7 +276,9 @@ class Gemma4:
         matrix, _ = self._matrix(f"layers.{i}.o")
         (a,) = self.graph.call(
             f"merge_attention_{kind}",
-            lambda: merge_attention(layer.head_dim, layer.heads, splits, "lane" if matrix.format == "q4" else "natural"),
+            lambda: merge_attention(
+                layer.head_dim, layer.heads, splits, "lane" if matrix.format == "q4" else "natural"
+            ),
             [partial],
             outputs=[self._rows(1, layer.heads * layer.head_dim)],
         )
@@ -264,7 +297,7 @@ class Gemma4:
     def _norm_matvec(
         self, role: str, name: str, h: Any, delta: Any, before: Any, *, pre: int | None, geglu_for: Matrix | None = None
     ) -> list[Any]:
-        """[h', W x] with matvec's "norm" prologue. before: (post_row, scale_row or None), None where there is no delta."""
+        """[h', W x] with matvec's "norm" prologue. before: (post_row, scale_row or None); None: there is no delta."""
         matrix, names = self._matrix(name)
         post, scale = before or (0, None)
         first = "" if before else "first_"
@@ -298,9 +331,13 @@ class Gemma4:
             updates = range(len(step.inputs), len(given))
             results = self.graph.call(
                 f"{name}_{step.kernel.attrs['global_symbol']}",
-                lambda step=step: step.kernel,
+                partial(_kernel_of, step),
                 given,
                 updates=updates,
                 outputs=[(array.shape, array.dtype) for array in step.outputs],
             )
             fresh |= {array.name: result for array, result in zip(step.outputs, results, strict=True)}
+
+
+def _kernel_of(step: sampling.Step) -> Any:
+    return step.kernel

@@ -63,17 +63,15 @@ class Graph:
         fresh = [relax.TensorType(shape, dtype) for shape, dtype in outputs]
         parameters = function.params[len(args) :]
         declared = [self._parameter_type(parameter, kind) for parameter, kind in zip(parameters, fresh, strict=True)]
-        if updates:
-            kinds = [values[i].ty for i in updates] + declared
-            indices = [*updates, *(-1 for _ in declared)]
-            result = self._builder.emit(
-                relax.call_tir_inplace(variable, values, indices, kinds if len(kinds) > 1 else kinds[0])
-            )
-        else:
-            result = self._builder.emit(relax.call_tir(variable, values, declared if len(declared) > 1 else declared[0]))
-        count = len(updates) + len(declared)
-        results = [result] if count == 1 else [self._builder.emit(relax.TupleGetItem(result, i)) for i in range(count)]
-        return results[len(updates) :]
+        results = [
+            self._builder.emit(relax.op.builtin.alloc_tensor(relax.ShapeExpr(list(kind.shape)), str(kind.dtype), 0))
+            for kind in declared
+        ]
+        # The outputs are arguments too: as a tuple of results they would stay in memory until the function ends.
+        everything = [*values, *results]
+        written = len(everything) - 1 if results else updates[-1]
+        self._builder.emit(relax.call_tir_inplace(variable, everything, written, everything[written].ty))
+        return results
 
     def module(self) -> tvm.IRModule:
         """The finished module."""
@@ -82,7 +80,8 @@ class Graph:
     _dry_names: list[str] | None = None
 
     def _dry(self, body: Callable[[], None]) -> list[str]:
-        self._dry_names = names = []
+        names: list[str] = []
+        self._dry_names = names
         try:
             body()
         finally:

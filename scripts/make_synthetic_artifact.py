@@ -33,25 +33,27 @@ def content(tensor: dict[str, Any], config: dict[str, Any], seed: int) -> NDArra
     if name.endswith(".scales"):
         return half_pairs(rng, words)
     if name.endswith(".ple"):
-        table = rng.integers(0, 2**32, shape, np.uint32)
+        table: NDArray[np.uint32] = rng.integers(0, 2**32, shape, np.uint32)
         groups = config["ple_width"] // 8
         table[:, groups:] = half_pairs(rng, shape[0] * (shape[1] - groups)).reshape(shape[0], -1)
         return table
     if tensor["dtype"] == "float32":
-        values = rng.standard_normal(words, np.float32) * np.float32(0.1) + np.float32(1)
+        values: NDArray[np.float32] = rng.standard_normal(words, np.float32) * np.float32(0.1) + np.float32(1)
         if name == "norms":
             rows = values.reshape(shape)
             rows[5::6] = np.float32(0.7)  # layer_scalar
         return values
     if name.endswith(".codes"):
-        return rng.integers(0, 2**32, words, np.uint32)
-    bits = (rng.standard_normal(2 * words, np.float32) * np.float32(0.02)).view(np.uint32) >> 16
+        codes: NDArray[np.uint32] = rng.integers(0, 2**32, words, np.uint32)
+        return codes
+    bits: NDArray[np.uint32] = (rng.standard_normal(2 * words, np.float32) * np.float32(0.02)).view(np.uint32) >> 16
     return bits.astype(np.uint16).view(np.uint32)  # bf16
 
 
 def half_pairs(rng: np.random.Generator, words: int) -> NDArray[np.uint32]:
     """f16 scales around SCALE, two a word."""
-    return (rng.random(2 * words, np.float32) * SCALE + SCALE / 2).astype(np.float16).view(np.uint32)
+    scales: NDArray[np.float32] = rng.random(2 * words, np.float32) * SCALE + SCALE / 2
+    return scales.astype(np.float16).view(np.uint32)
 
 
 def rope_table(config: dict[str, Any], kind: str, shape: list[int]) -> NDArray[np.float32]:
@@ -69,7 +71,7 @@ def main(source: Path, out: Path) -> None:
     manifest = json.loads((source / "manifest.json").read_text())
     out.mkdir(parents=True, exist_ok=True)
     shards = [file for file in manifest["files"] if file["role"] == "shard"]
-    data = [np.zeros(file["bytes"], np.uint8) for file in shards]
+    data: list[NDArray[np.uint8]] = [np.zeros(file["bytes"], np.uint8) for file in shards]
 
     def fill(item: tuple[int, dict[str, Any]]) -> None:
         seed, tensor = item
@@ -82,7 +84,7 @@ def main(source: Path, out: Path) -> None:
 
     def save(item: tuple[int, dict[str, Any]]) -> None:
         index, file = item
-        file["sha256"] = hashlib.sha256(data[index]).hexdigest()
+        file["sha256"] = hashlib.sha256(data[index].data).hexdigest()
         file["path"] = f"shard-{index:05}.{file['sha256'][:16]}.bin"
         data[index].tofile(out / file["path"])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from build_wasm.kernels.formats import Matrix, f16_at, lane, nibbles, splat
+from build_wasm.kernels.formats import Matrix, f16_at, nibbles, splat
 
 
 def embed(piece: Matrix, first_row: int, *, accumulate: bool) -> Any:
@@ -23,9 +23,7 @@ def embed(piece: Matrix, first_row: int, *, accumulate: bool) -> Any:
     quantized = piece.format == "q4"
 
     @T.prim_func(s_tir=True)
-    def embed_kernel(
-        weight: T.handle, scales: T.handle, ids: T.handle, offset: T.int64, h: T.handle
-    ):
+    def embed_kernel(weight: T.handle, scales: T.handle, ids: T.handle, offset: T.int64, h: T.handle) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         m = T.int64()
         n = T.int64()

@@ -29,7 +29,7 @@ def matmul(matrix: Matrix, rows: int, *, geglu: bool = False) -> Any:
     groups = -(-N // COLUMNS)
 
     @T.prim_func(s_tir=True)
-    def matmul_kernel(x: T.handle, weight: T.handle, scales: T.handle, out: T.handle):
+    def matmul_kernel(x: T.handle, weight: T.handle, scales: T.handle, out: T.handle) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         m = T.int64()
         X = T.match_buffer(x, (m, K // 4), "float32x4")

@@ -22,13 +22,13 @@ from build_wasm.kernels.ple import gated_embedding, table_dtype, table_row_words
 
 THREADS = 128
 
-# Where x comes from. "ready": it lies in its buffer in the order that W wants; "natural": it is copied from its buffer;
-# "norm": residual and norms are computed first, see norms.residual_norm.
+# Where x comes from. "ready": it lies in its buffer in the order that W wants; "natural": it is copied from its
+# buffer; "norm": residual and norms are computed first, see norms.residual_norm.
 Prologue = Literal["ready", "natural", "norm"]
 
 
 def tile(matrix: Matrix) -> tuple[int, int]:
-    """(threads per row, rows per thread): enough workgroups to fill a large GPU, enough chunks to keep a thread busy."""
+    """(threads per row, rows per thread): enough workgroups for a large GPU, enough chunks to keep a thread busy."""
     lanes = 8
     while lanes < 64 and lanes * 3 <= matrix.chunks:
         lanes *= 2
@@ -46,7 +46,9 @@ def row_products(matrix: Matrix, lanes: int, rows: int) -> Any:
     quantized, halves = matrix.format == "q4", matrix.format == "bf16"
 
     @T.inline
-    def products(weight: Any, scales: Any, x: Any, xs: Any, w: Any, part: Any, acc: Any, sums: Any, bx: Any, tx: Any):
+    def products(
+        weight: Any, scales: Any, x: Any, xs: Any, w: Any, part: Any, acc: Any, sums: Any, bx: Any, tx: Any
+    ) -> None:
         for r in T.unroll(rows):
             acc[r] = T.float32(0)
         for step in T.serial(steps):
@@ -90,7 +92,7 @@ def store(rows: int, N: int, softcap: float | None) -> Any:
     capped, cap = softcap is not None, softcap or 1.0
 
     @T.inline
-    def write(out: Any, acc: Any, first: Any, offset: Any):
+    def write(out: Any, acc: Any, first: Any, offset: Any) -> None:
         for r in T.unroll(rows):
             if first + r < N:
                 if capped:
@@ -105,7 +107,7 @@ def store_geglu(rows: int, N: int, consumer: Matrix) -> Any:
     """Inline function: rows 2j and 2j + 1 are gate and up: out[j] = gelu(gate) * up, in the consumer's order of x."""
 
     @T.inline
-    def write(out: Any, acc: Any, first: Any, offset: Any):
+    def write(out: Any, acc: Any, first: Any, offset: Any) -> None:
         for r in T.unroll(rows // 2):
             if first + 2 * r < N:
                 out[consumer.x_element(first // 2 + r)] = gelu_tanh(acc[2 * r]) * acc[2 * r + 1]
@@ -152,7 +154,7 @@ def matvec(
     def matvec_kernel(
         h: T.handle, d: T.handle, norms: T.handle, weight: T.handle, scales: T.handle,
         post_row: T.int64, scale_row: T.int64, pre_row: T.int64, offset: T.int64, h_out: T.handle, out: T.handle,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         X = T.match_buffer(h, (1, vectors), "float32x4")
         D = T.match_buffer(d, (1, vectors), "float32x4")
@@ -198,8 +200,8 @@ def matvec(
 
 
 def ple_matvec(matrix: Matrix, layers: int, vocabulary: int, table: Format, eps: float) -> Any:
-    """out = W g with ple.gated_embedding's g (K = P): gate float32 [1, P], ctx [1, layers * P], norm [1, P], the layer's
-    table slice, ids int32 [n] with the token at `at`; weight, scales as in Matrix -> out float32 [N]."""
+    """out = W g with ple.gated_embedding's g (K = P): gate float32 [1, P], ctx [1, layers * P], norm [1, P], the
+    layer's table slice, ids int32 [n] with the token at `at`; weight, scales as in Matrix -> out float32 [N]."""
     N, P, chunks = matrix.rows, matrix.columns, matrix.chunks
     lanes, rows = tile(matrix)
     teams = THREADS // lanes
@@ -217,7 +219,7 @@ def ple_matvec(matrix: Matrix, layers: int, vocabulary: int, table: Format, eps:
     def ple_matvec_kernel(
         gate: T.handle, ctx: T.handle, norm: T.handle, table_slice: T.handle, ids: T.handle,
         weight: T.handle, scales: T.handle, layer: T.int64, at: T.int64, out: T.handle,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         n = T.int64()
         GATE = T.match_buffer(gate, (1, P), "float32")

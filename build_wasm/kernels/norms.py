@@ -19,7 +19,7 @@ def reduce_sum(threads: int) -> Any:
     segments = threads // SEGMENT
 
     @T.inline
-    def total(value: Any, scratch: Any, partial: Any, tx: Any):
+    def total(value: Any, scratch: Any, partial: Any, tx: Any) -> None:
         T.tvm_storage_sync("shared")  # scratch may still be read from the last time
         scratch[tx] = value[0]
         T.tvm_storage_sync("shared")
@@ -54,7 +54,7 @@ def residual_norm(K: int, threads: int, *, delta: bool, scaled: bool, normed: bo
     def apply(
         h: Any, d: Any, norms: Any, h_out: Any, x: Any, mine: Any, value: Any, scratch: Any, partial: Any,
         row: Any, tx: Any, keep: Any, post_row: Any, scale_row: Any, pre_row: Any,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         if delta:
             value[0] = T.float32(0)
             for s in T.unroll(steps):
@@ -107,7 +107,7 @@ def add_norm(
     def add_norm_kernel(
         h: T.handle, d: T.handle, norms: T.handle, post_row: T.int64, scale_row: T.int64, pre_row: T.int64,
         h_out: T.handle, x_out: T.handle,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         m = T.int64()
         H = T.match_buffer(h, (m, vectors), "float32x4")
@@ -125,7 +125,8 @@ def add_norm(
                     scratch = T.alloc_buffer((threads,), "float32", scope="shared")
                     partial = T.alloc_buffer((threads // SEGMENT,), "float32", scope="shared")
                     apply(
-                        H, D, NORMS, H_OUT, X_OUT, mine, value, scratch, partial, bx, tx, True, post_row, scale_row, pre_row
+                        H, D, NORMS, H_OUT, X_OUT, mine, value, scratch, partial,
+                        bx, tx, True, post_row, scale_row, pre_row,
                     )  # fmt: skip
 
     return add_norm_kernel

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from build_wasm.kernels.formats import Format, f16_at, gelu_tanh, lane, zero4
+from build_wasm.kernels.formats import Format, gelu_tanh, lane
 from build_wasm.kernels.norms import SEGMENT, reduce_sum
 
 
@@ -47,7 +47,7 @@ def gated_embedding(P: int, threads: int, format_: Format, eps: float) -> Any:
     def apply(
         gate: Any, ctx: Any, norm: Any, table: Any, out: Any, value: Any, scratch: Any, partial: Any,
         row: Any, token: Any, layer: Any, tx: Any, place: Any,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         value[0] = T.float32(0)
         for s in T.unroll(steps):
             if s * threads + tx < P:
@@ -80,7 +80,7 @@ def gate_embeddings(P: int, layers: int, vocabulary: int, format_: Format, eps: 
     @T.prim_func(s_tir=True)
     def gate_embeddings_kernel(
         gate: T.handle, ctx: T.handle, norm: T.handle, table: T.handle, ids: T.handle, layer: T.int64, out: T.handle
-    ):
+    ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         m = T.int64()
         n = T.int64()

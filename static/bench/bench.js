@@ -168,7 +168,8 @@ async function check(model, ids) {
  * @param {number} count
  */
 async function take(model, id, position, count) {
-  for await (const _ of model.generate({ id, position, sampling: GREEDY, maxTokens: count })) continue;
+  const tokens = model.generate({ id, position, sampling: GREEDY, maxTokens: count });
+  while (!(await tokens.next()).done) continue;
 }
 
 /** Keeps the GPU busy until its clocks are up. @param {() => Promise<unknown>} action */

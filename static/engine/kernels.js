@@ -2,6 +2,11 @@ import { WebGemmaError } from "./errors.js";
 
 /**
  * How TVM says to launch a kernel.
+ *
+ * @typedef {object} KernelInfo
+ * @property {string} name  also the entry point in the WGSL
+ * @property {string[]} arg_types  "handle" for a buffer, else the dtype of a number
+ * @property {string[]} launch_param_tags  what the launch's arguments after those mean
  */
 
 const AXES = ["blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z"];

@@ -114,9 +114,7 @@ class Kernels:
             name = variable.removesuffix("_ptr")
             bound.append({"name": name, "binding": int(binding), "data": _base64(buffers[name])})
         uniforms = _uniforms(wgsl, symbols, grid)
-        outcome = self.page.evaluate(
-            RUN, {"wgsl": wgsl, "buffers": bound, "uniforms": uniforms, "grid": grid}
-        )
+        outcome = self.page.evaluate(RUN, {"wgsl": wgsl, "buffers": bound, "uniforms": uniforms, "grid": grid})
         if "fault" in outcome:
             raise AssertionError(f"{outcome['fault']}\n{wgsl}")
         return {

@@ -46,7 +46,9 @@ def test_product(kernels: Kernels, rows: int, columns: int, format_: Format, pro
     np.testing.assert_allclose(result[5:], (w @ x[0]), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("delta", "scaled", "normed"), [(False, False, True), (True, False, True), (True, True, True), (True, False, False)])
+@pytest.mark.parametrize(
+    ("delta", "scaled", "normed"), [(False, False, True), (True, False, True), (True, True, True), (True, False, False)]
+)
 @pytest.mark.parametrize(("columns", "format_"), [(320, "q4"), (64, "bf16"), (1536, "f32")])
 def test_norm_before_product(
     kernels: Kernels, delta: bool, scaled: bool, normed: bool, columns: int, format_: Format
