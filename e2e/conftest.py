@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from e2e.browser import launch
 from e2e.chat_page import ChatPage
 from e2e.server_process import ROOT, environment_with, running_server
 
@@ -61,15 +60,6 @@ def bare_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = {"WEBGEMMA_HOME": str(folder), "WEBGEMMA_BUILD_AT_START": "false"}
     with running_server(folder, environment=environment) as url:
         yield url
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium with WebGPU."""
-    with sync_playwright() as playwright:
-        browser = launch(playwright)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

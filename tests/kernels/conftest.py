@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
-from e2e.browser import launch
 from tests.kernels.harness import Kernels
 
 
 @pytest.fixture(scope="session")
-def kernels() -> Iterator[Kernels]:
+def kernels(browser: Browser) -> Iterator[Kernels]:
     """Runs kernels in Chromium."""
-    with sync_playwright() as playwright:
-        browser = launch(playwright)
-        page = browser.new_page()
-        # Any localhost page is a secure context, which navigator.gpu needs.
-        page.route("http://localhost/", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
-        page.goto("http://localhost/")
-        yield Kernels(page)
-        browser.close()
+    page = browser.new_page()
+    # Any localhost page is a secure context, which navigator.gpu needs.
+    page.route("http://localhost/", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
+    page.goto("http://localhost/")
+    yield Kernels(page)
+    page.close()

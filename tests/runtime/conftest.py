@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
-
-from e2e.browser import launch
+from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUN = """
@@ -68,16 +66,14 @@ class WorkerPage:
 
 
 @pytest.fixture(scope="session")
-def worker_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPage]:
+def worker_page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPage]:
     """A page in Chromium, served from 127.0.0.1."""
     modules = tmp_path_factory.mktemp("modules")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, modules=modules))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with sync_playwright() as playwright:
-        browser = launch(playwright)
-        page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{server.server_port}/")
-        yield WorkerPage(page, modules)
-        browser.close()
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{server.server_port}/")
+    yield WorkerPage(page, modules)
+    page.close()
     server.shutdown()
     server.server_close()

@@ -37,9 +37,10 @@ self.addEventListener("message", async ({ data: { wasm, name, tensors, replays, 
       pass.end();
       device.queue.submit([encoder.finish()]);
     }
+    const kernels = runtime.kernels();
     const results = await Promise.all(args.slice(0, 8).map((tensor) => read(device, tensor)));
     runtime.dispose();
-    self.postMessage({ results, kernels: runtime.kernels(), steps: program.describe(), bytes, buildName, adapterInfo });
+    self.postMessage({ results, kernels, steps: program.describe(), bytes, buildName, adapterInfo });
   } catch (error) {
     self.postMessage({ error: error.message, code: error.code });
   }
