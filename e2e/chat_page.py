@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -76,6 +77,19 @@ class ChatPage:
             state=article.get_attribute("data-state") or "",
             finish_reason=article.get_attribute("data-finish-reason"),
         )
+
+    def wait_for_first_words(self) -> None:
+        """Wait until the answer has begun."""
+        expect(self.answers.last).to_have_text(re.compile(r"\S"), timeout=ANSWER_MS)
+
+    def limit_answers(self, tokens: int | None) -> None:
+        """Set the longest answer in the settings; None: no limit."""
+        self.page.get_by_role("button", name="Settings").click()
+        field = self.page.get_by_role("spinbutton", name="Longest answer, in tokens")
+        field.fill("" if tokens is None else str(tokens))
+        field.press("Tab")
+        self.page.keyboard.press("Escape")
+        expect(self.page.get_by_role("dialog", name="Settings")).to_be_hidden()
 
     def start_over(self) -> None:
         """Empty the conversation, when there is one."""

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from e2e.chat_page import ChatPage
 from e2e.server_process import ROOT, environment_with, running_server
+from e2e.watch import Watch
 
 expect.set_options(timeout=15_000)
 
@@ -21,14 +22,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
-
-
-@pytest.fixture(scope="session")
-def home(request: pytest.FixtureRequest) -> Path:
-    """WEBGEMMA_HOME of the tests: kept between runs, so that the compiler's caches are."""
-    cache = request.config.cache
-    assert cache is not None
-    return cache.mkdir("webgemma-home")
 
 
 @pytest.fixture(scope="session")
@@ -78,18 +71,36 @@ def open_tab(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
-@pytest.fixture(scope="module")
-def greedy_tab(browser: Browser, address: str) -> Iterator[ChatPage]:
-    """The page with the demo model, loaded once per file, temperature 0."""
+@pytest.fixture(scope="session")
+def watched_tab(browser: Browser, address: str) -> Iterator[tuple[ChatPage, Watch]]:
+    """The page with the demo model, temperature 0. Loading takes long on a software adapter: once for all tests."""
     for page in open_tab(browser):
+        watch = Watch(page)
         chat = ChatPage(page, address)
         chat.open(temperature=0)
+        expect(page.get_by_role("progressbar", name="Loading demo")).to_be_visible()
+        expect(chat.message).to_be_disabled()
         chat.wait_until_ready()
-        yield chat
+        yield chat, watch
 
 
 @pytest.fixture
-def greedy(greedy_tab: ChatPage) -> ChatPage:
+def greedy(watched_tab: tuple[ChatPage, Watch]) -> ChatPage:
     """The loaded page with an empty conversation."""
-    greedy_tab.start_over()
-    return greedy_tab
+    chat, _ = watched_tab
+    chat.start_over()
+    return chat
+
+
+@pytest.fixture
+def watched(watched_tab: tuple[ChatPage, Watch], greedy: ChatPage) -> Watch:
+    """What the page of `greedy` has done since it was opened."""
+    return watched_tab[1]
+
+
+@pytest.fixture
+def brief(greedy: ChatPage) -> Iterator[ChatPage]:
+    """The loaded page, set to answers of 6 tokens at most."""
+    greedy.limit_answers(6)
+    yield greedy
+    greedy.limit_answers(None)

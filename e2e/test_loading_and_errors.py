@@ -8,20 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from e2e.chat_page import ANSWER_MS, ChatPage
+from e2e.chat_page import ChatPage
 from e2e.server_process import running_server
+from e2e.watch import Watch
 
-WATCH_PROGRESS = """
-window.progress = [];
-document.addEventListener("DOMContentLoaded", () => {
-  const note = () => {
-    const bar = document.querySelector("progress");
-    window.progress.push({ value: bar.value, text: bar.closest("section").innerText });
-  };
-  const loading = document.getElementById("loading");
-  new MutationObserver(note).observe(loading, { subtree: true, attributes: true, childList: true });
-});
-"""
 # Init scripts do not run in workers, and the engine asks for its adapter in one: this precedes the worker's own script.
 NULL_ADAPTERS = """
 const realRequestAdapter = GPU.prototype.requestAdapter;
@@ -52,32 +42,23 @@ def damaged_copy(models_dir: Path, folder: Path, truncate: bool) -> Path:
     return folder
 
 
-def test_loading_shows_bytes_and_a_bar_that_never_runs_backwards(page: Page, address: str) -> None:
-    chat = ChatPage(page, address)
-    page.add_init_script(WATCH_PROGRESS)
-    chat.open()
-    expect(page.get_by_role("progressbar", name="Loading demo")).to_be_visible()
-    expect(chat.message).to_be_disabled()
-    chat.wait_until_ready()
-    seen = page.evaluate("window.progress")
-    values = [entry["value"] for entry in seen]
+def test_loading_shows_bytes_and_a_bar_that_never_runs_backwards(greedy: ChatPage, watched: Watch) -> None:
+    values = [entry["value"] for entry in watched.progress]
     assert values == sorted(values)
     assert len(set(values)) >= 3
-    assert any("MB of" in entry["text"] for entry in seen)
-    expect(page.get_by_role("progressbar")).to_be_hidden()
+    assert any("MB of" in entry["text"] for entry in watched.progress)
+    expect(greedy.page.get_by_role("progressbar")).to_be_hidden()
 
 
-def test_the_demo_model_is_called_a_demo_and_the_page_says_how_to_get_the_real_one(page: Page, address: str) -> None:
-    chat = ChatPage(page, address)
-    chat.open()
-    chat.wait_until_ready()
-    notice = page.get_by_role("complementary", name="About the demo model")
+def test_the_demo_model_is_called_a_demo_and_the_page_says_how_to_get_the_real_one(greedy: ChatPage) -> None:
+    notice = greedy.page.get_by_role("complementary", name="About the demo model")
     expect(notice).to_contain_text("not Gemma 4")
     expect(notice).to_contain_text("31.8 M")
     notice.get_by_role("button", name="How to get Gemma 4 E2B").click()
-    about = page.get_by_role("dialog", name="A demo model, not Gemma 4")
+    about = greedy.page.get_by_role("dialog", name="A demo model, not Gemma 4")
     expect(about).to_contain_text("python -m build_wasm google/gemma-4-E2B-it")
     expect(about).to_contain_text("python -m server --model gemma-4-E2B-it")
+    greedy.page.keyboard.press("Escape")
 
 
 def test_a_browser_without_webgpu_is_told_what_to_do(page: Page, bare_address: str) -> None:
@@ -92,7 +73,9 @@ def test_a_browser_without_webgpu_is_told_what_to_do(page: Page, bare_address: s
     expect(chat.message).to_be_disabled()
 
 
-def test_no_adapter_names_the_browsers_own_page_and_retry_loads(page: Page, address: str) -> None:
+def test_no_adapter_names_the_browsers_own_page_and_retry_loads_even_if_the_first_request_gets_none(
+    page: Page, address: str
+) -> None:
     chat = ChatPage(page, address)
     refuse_adapters(page, 1000)
     chat.open()
@@ -100,14 +83,8 @@ def test_no_adapter_names_the_browsers_own_page_and_retry_loads(page: Page, addr
     expect(alert).to_be_visible(timeout=60_000)
     expect(alert).to_contain_text("chrome://gpu")
     page.unroute_all()
-    chat.retry.click()
-    chat.wait_until_ready()
-
-
-def test_a_null_adapter_at_the_first_request_is_asked_for_again(page: Page, address: str) -> None:
-    chat = ChatPage(page, address)
     refuse_adapters(page, 1)
-    chat.open()
+    chat.retry.click()
     chat.wait_until_ready()
 
 
@@ -127,7 +104,9 @@ def test_a_broken_shard_is_refused(page: Page, models_dir: Path, tmp_path: Path,
         expect(chat.message).to_be_disabled()
 
 
-def test_a_model_that_is_not_built_is_built_from_the_page(page: Page, home: Path, tmp_path: Path) -> None:
+def test_a_model_is_built_from_the_page_and_once_loaded_answers_without_the_server(
+    page: Page, home: Path, tmp_path: Path
+) -> None:
     environment = {"WEBGEMMA_HOME": str(home), "WEBGEMMA_BUILD_AT_START": "false"}
     with running_server(tmp_path, "--models-dir", str(tmp_path / "models"), environment=environment) as address:
         chat = ChatPage(page, address)
@@ -136,7 +115,7 @@ def test_a_model_that_is_not_built_is_built_from_the_page(page: Page, home: Path
         page.get_by_role("button", name="Build it now").click()
         expect(page.get_by_role("heading", name="Building demo on the server")).to_be_visible()
         page.locator("#message:enabled").wait_for(timeout=900_000)
-        assert "Paris" in chat.ask("What is the capital of France? Answer in one word.").text
+    assert "Paris" in chat.ask("What is the capital of France? Answer in one word.").text
 
 
 def test_a_build_that_fails_says_why(page: Page, tmp_path: Path) -> None:
@@ -159,28 +138,3 @@ def test_an_unknown_model_is_named(page: Page, bare_address: str) -> None:
     alert = page.get_by_role("alert", name="There is no such model here")
     alert.get_by_text("Details").click()
     expect(alert).to_contain_text("no-such-model")
-
-
-def test_a_conversation_longer_than_the_context_fails_with_both_numbers(page: Page, address: str) -> None:
-    chat = ChatPage(page, address)
-    chat.open(temperature=0, context=256)
-    chat.wait_until_ready()
-    answer = chat.ask("What is the capital of France? " * 60)
-    assert answer.state == "error"
-    problem = chat.log.get_by_role("alert")
-    expect(problem).to_contain_text("The conversation is too long")
-    expect(problem).to_contain_text("256")
-    expect(problem.get_by_role("button", name="Retry")).to_be_visible()
-    chat.start_over()
-    assert "Paris" in chat.ask("What is the capital of France? Answer in one word.").text
-
-
-def test_the_servers_end_does_not_disturb_a_loaded_page(page: Page, models_dir: Path, tmp_path: Path) -> None:
-    with running_server(
-        tmp_path, "--models-dir", str(models_dir), environment={"WEBGEMMA_HOME": str(tmp_path)}
-    ) as address:
-        chat = ChatPage(page, address)
-        chat.open(temperature=0)
-        chat.wait_until_ready()
-    assert "Paris" in chat.ask("What is the capital of France? Answer in one word.").text
-    expect(chat.answers.last).to_have_attribute("data-state", "done", timeout=ANSWER_MS)

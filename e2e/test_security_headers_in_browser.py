@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Route
+from playwright.sync_api import Page
 
 from e2e.chat_page import ChatPage
+from e2e.watch import Watch
 
-COUNT_VIOLATIONS = """
-window.violations = [];
-addEventListener("securitypolicyviolation", (event) => {
-  window.violations.push(event.violatedDirective + " " + event.blockedURI);
-});
-"""
 TAGS = {
     "a",
     "blockquote",
@@ -75,49 +70,30 @@ HOSTILE = [
 ]
 
 
-def watch(context: BrowserContext, page: Page, address: str) -> list[str]:
-    """Block everything but our own origin; return the list that collects what was tried."""
-    foreign: list[str] = []
-
-    def allow_own(route: Route) -> None:
-        if route.request.url.startswith(address):
-            route.continue_()
-        else:
-            foreign.append(route.request.url)
-            route.abort()
-
-    context.route("**/*", allow_own)
-    page.add_init_script(COUNT_VIOLATIONS)
-    return foreign
-
-
-def test_a_whole_chat_breaks_no_policy_and_asks_nobody_else(page: Page, address: str) -> None:
-    console: list[str] = []
-    page.on("console", lambda message: console.append(message.text) if message.type == "error" else None)
-    foreign = watch(page.context, page, address)
-    chat = ChatPage(page, address)
-    chat.open(temperature=0)
-    chat.wait_until_ready()
-    assert chat.ask("Hi").state == "done"
+def test_a_whole_chat_breaks_no_policy_and_asks_nobody_else(greedy: ChatPage, watched: Watch) -> None:
+    assert greedy.ask("Hi").state == "done"
+    page = greedy.page
     page.get_by_role("button", name="Settings").click()
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Use the dark theme").click()
-    assert page.evaluate("window.violations") == []
-    assert foreign == []
-    assert console == []
+    page.get_by_role("button", name="Use the light theme").click()
+    assert watched.violations == []
+    assert watched.foreign(greedy.address) == []
+    assert watched.console_errors == []
+    assert any("/models/demo/" in url for url in watched.requests)
 
 
 @pytest.mark.parametrize("markdown", HOSTILE)
 def test_hostile_markdown_is_shown_harmlessly(page: Page, bare_address: str, markdown: str) -> None:
-    foreign = watch(page.context, page, bare_address)
+    watch = Watch(page)
     page.goto(bare_address)
     rendered = page.evaluate(RENDER, markdown)
     assert set(rendered["tags"]) <= TAGS
     assert set(rendered["attributes"]) <= ATTRIBUTES
     assert set(rendered["schemes"]) <= {"http:", "https:", "mailto:"}
     assert page.evaluate("window.hacked") is None
-    assert page.evaluate("window.violations") == []
-    assert foreign == []
+    assert watch.violations == []
+    assert watch.foreign(bare_address) == []
 
 
 def test_links_open_apart_and_tell_the_other_site_nothing(page: Page, bare_address: str) -> None:

@@ -8,6 +8,8 @@ import { Runtime } from "./runtime.js";
 
 /** Steps submitted before the first one's id is back: the GPU never waits for JavaScript. */
 const IN_FLIGHT = 4;
+/** Where a step takes longer there is nothing to hide, and whoever stops an answer would wait for every step in flight. */
+const SLOW_STEP_MS = 100;
 /** Prefill chunks submitted ahead. */
 const CHUNKS_AHEAD = 2;
 /** Ids, and random numbers, that the GPU keeps; see IDS in build_wasm/gemma4.py. */
@@ -46,6 +48,8 @@ export class Model {
   #readback;
   /** One more than the highest position whose K/V was ever written since the ring buffers were last known to be intact. */
   #written = 0;
+  /** Steps to keep in flight: two until the GPU has shown how fast it is. */
+  #depth = 2;
 
   /**
    * @param {Runtime} runtime
@@ -224,7 +228,7 @@ export class Model {
     const pending = [];
     try {
       for (let submitted = 0, taken = 0; taken < steps; taken += 1) {
-        for (; submitted < steps && submitted - taken < IN_FLIGHT; submitted += 1) {
+        for (; submitted < steps && submitted - taken < this.#depth; submitted += 1) {
           const slot = submitted % RING;
           if (!greedy && slot % HALF_RING === 0) {
             const numbers = Float32Array.from({ length: HALF_RING }, random);
@@ -235,7 +239,9 @@ export class Model {
           this.#written = Math.max(this.#written, position + submitted + 1);
           pending.push(read.bytes());
         }
+        const before = performance.now();
         const bytes = await /** @type {Promise<ArrayBuffer>} */ (pending.shift());
+        this.#depth = performance.now() - before < SLOW_STEP_MS ? IN_FLIGHT : 1;
         signal?.throwIfAborted();
         yield /** @type {number} */ (new Int32Array(bytes)[0]);
       }
@@ -269,7 +275,7 @@ export class Model {
       dispatchesPerToken: count("decode") + count("greedy"),
       dispatchesPerSampledToken: count("decode") + count("sample"),
       dispatchesPerPrefillChunk: Object.fromEntries(this.#chunks.map((chunk) => [chunk, count(`prefill_${chunk}`)])),
-      stepsInFlight: IN_FLIGHT,
+      stepsInFlight: this.#depth,
     };
   }
 

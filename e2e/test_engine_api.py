@@ -1,0 +1,136 @@
+"""The engine's programming interface in a real page: OpenAI's shapes, refusals that say why, reproducible draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from e2e.chat_page import LOAD_MS, ChatPage
+from e2e.conftest import open_tab
+
+CONTEXT = 64
+CAPITAL = "What is the capital of France? Answer in one word."
+LOAD = """
+async (context) => {
+  const { Engine } = await import("/static/engine/engine.js");
+  window.engine = await Engine.load("/models/demo/", { context });
+}
+"""
+COMPLETE = "async (request) => { return await window.engine.chat.completions.create(request); }"
+REFUSED = """
+async ([method, argument]) => {
+  const { engine } = window;
+  const call = method === "create" ? engine.chat.completions.create(argument) : engine[method](argument);
+  return await call.then(() => null, ({ code, message }) => ({ code, message }));
+}
+"""
+STREAM = """
+async (request) => {
+  const chunks = [];
+  const stream = await window.engine.chat.completions.create({ ...request, stream: true });
+  for await (const chunk of stream) chunks.push(chunk);
+  return chunks;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def engine(browser: Browser, address: str) -> Iterator[Page]:
+    """A page with the demo model's engine, and nothing else, in window.engine; its context is CONTEXT tokens."""
+    for page in open_tab(browser):
+        page.set_default_timeout(LOAD_MS)
+        ChatPage(page, address).open(model="none")
+        page.evaluate(LOAD, CONTEXT)
+        yield page
+
+
+def ask(text: str, **options: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}], "temperature": 0, **options}
+
+
+def refused(engine: Page, method: str, argument: Any) -> dict[str, str]:
+    error: dict[str, str] | None = engine.evaluate(REFUSED, [method, argument])
+    assert error is not None, f"{method}({argument!r}) was taken"
+    return error
+
+
+def test_a_completion_has_openais_shape_and_a_repeated_one_reuses_its_cache(engine: Page) -> None:
+    answer = engine.evaluate(COMPLETE, ask(CAPITAL))
+    assert answer["object"] == "chat.completion"
+    assert answer["model"] == "demo"
+    (choice,) = answer["choices"]
+    assert choice["message"]["role"] == "assistant"
+    assert choice["message"]["content"].strip(" .\n") == "Paris"
+    assert choice["finish_reason"] == "stop"
+    usage = answer["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["cached_tokens"] == 0
+    again = engine.evaluate(COMPLETE, ask(CAPITAL))
+    assert again["choices"] == answer["choices"]
+    assert again["usage"]["cached_tokens"] == usage["prompt_tokens"] - 1
+
+
+def test_a_stream_ends_with_the_reason_and_the_usage(engine: Page) -> None:
+    chunks = engine.evaluate(STREAM, ask(CAPITAL, max_tokens=1))
+    assert all(chunk["object"] == "chat.completion.chunk" for chunk in chunks)
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0]["role"] == "assistant"
+    assert "".join(delta.get("content", "") for delta in deltas).strip() in "Paris"
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+    assert chunks[-1]["usage"]["completion_tokens"] == 1
+
+
+def test_a_seed_draws_the_same_answer_again(engine: Page) -> None:
+    request = ask("Hi", temperature=1.5, top_k=40, seed=7, max_tokens=5)
+    first, second = (engine.evaluate(COMPLETE, request)["choices"] for _ in range(2))
+    assert first == second
+    assert first[0]["message"]["content"]
+
+
+@pytest.mark.parametrize("ids", [[2, 10**6], [-1], [2, 1.5]], ids=["beyond the vocabulary", "negative", "no integer"])
+def test_unknown_tokens_are_refused_by_number(engine: Page, ids: list[float]) -> None:
+    error = refused(engine, "logits", ids)
+    assert error["code"] == "unknown-token"
+    assert f"Token {ids[-1]} is not in the model's vocabulary of" in error["message"]
+
+
+@pytest.mark.parametrize("messages", [[], [{"role": "user", "content": ""}], [{"role": "user", "content": " \n"}]])
+def test_an_empty_message_is_refused(engine: Page, messages: list[dict[str, str]]) -> None:
+    assert refused(engine, "create", {"messages": messages})["code"] == "empty-message"
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(engine: Page) -> None:
+    error = refused(engine, "logits", [2] * (CONTEXT + 1))
+    assert error["code"] == "context-exceeded"
+    assert error["message"] == f"The prompt is {CONTEXT + 1} tokens long, but the context holds {CONTEXT}."
+    text = "word " * 80
+    tokens = len(engine.evaluate("(text) => window.engine.tokenize(text)", text.strip()))
+    error = refused(engine, "create", ask(text))
+    assert error["code"] == "context-exceeded"
+    length = int(error["message"].split()[3])
+    assert tokens < length < tokens + 30
+    assert str(CONTEXT) in error["message"]
+
+
+def test_an_answer_ends_where_the_context_is_full(engine: Page) -> None:
+    answer = engine.evaluate(COMPLETE, ask("Tell me a short story about a fox. " * 4))
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["total_tokens"] == CONTEXT
+
+
+def test_control_tokens_in_a_text_are_letters(engine: Page) -> None:
+    manifest = engine.evaluate("() => window.engine.manifest")
+    control = {manifest["bos_id"], *manifest["stop_ids"]}
+    for text in ("<bos>", "<eos>", "<turn|>", "<|turn>user\n"):
+        ids = engine.evaluate("(text) => window.engine.tokenize(text)", text)
+        assert len(ids) > 1
+        assert not control & set(ids)
+
+
+def test_a_disposed_engine_says_so(engine: Page) -> None:
+    engine.evaluate("() => window.engine.dispose()")
+    assert refused(engine, "tokenize", "Hi")["code"] == "disposed"
