@@ -22,7 +22,7 @@ from build_wasm.kernels.attention_decode import decode_attention, merge_attentio
 from build_wasm.kernels.attention_prefill import append_kv, flash_attention
 from build_wasm.kernels.embedding import embed
 from build_wasm.kernels.formats import Format, Matrix
-from build_wasm.kernels.matmul import matmul
+from build_wasm.kernels.matmul import matmul, sum_parts, tiling
 from build_wasm.kernels.matvec import matvec, ple_matvec
 from build_wasm.kernels.norms import add_norm
 from build_wasm.kernels.ple import gate_embeddings
@@ -172,13 +172,23 @@ class Gemma4:
 
     def _matmul(self, role: str, name: str, x: Any, m: int, *, geglu: bool = False) -> Any:
         matrix, names = self._matrix(name)
-        tile = 16 if m < 64 else 64
+        tile = tiling(matrix, m)
+        whole = tile.splits == 1
+        width = matrix.rows // 2 if geglu else matrix.rows
+        shape = f"{matrix.rows}x{matrix.columns}"
         (out,) = self.graph.call(
-            f"{role}_{matrix.rows}x{matrix.columns}_tile{tile}",
-            lambda: matmul(matrix, tile, geglu=geglu),
+            f"{role}_{shape}_{tile.rows}rows_{tile.splits}parts",
+            lambda: matmul(matrix, tile, geglu=geglu and whole),
             [x, *names],
-            outputs=[self._rows(m, matrix.rows // 2 if geglu else matrix.rows)],
+            outputs=[self._rows(m, width) if whole else self._rows(tile.splits * m, matrix.rows)],
         )
+        if not whole:
+            (out,) = self.graph.call(
+                f"sum_{tile.splits}x{matrix.rows}{'_geglu' if geglu else ''}",
+                lambda: sum_parts(matrix.rows, tile.splits, geglu=geglu),
+                [out],
+                outputs=[self._rows(m, width)],
+            )
         return out
 
     def _add_norm(

@@ -2,103 +2,163 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm.script import tirx as T
 
-from build_wasm.kernels.formats import Matrix, bf16_values, f16_at, gelu_tanh, lane, splat
+from build_wasm.kernels.formats import Matrix, bf16_values, f16_at, gelu_tanh, lane, splat, zero4
 
 THREADS = 256
 COLUMNS = 64  # rows of W, columns of Y, per workgroup
-VECTORS = 8  # vec4s of K per step: one q4 group of 32
+WORKGROUPS = 256  # enough to fill a large GPU
+MOST_SPLITS = 16
 
 
-def matmul(matrix: Matrix, rows: int, *, geglu: bool = False) -> Any:
-    """out[m, n] = sum_k x[m, k] W[n, k]; geglu: columns 2j and 2j + 1 are gate and up, out[m, j] = gelu(gate) * up.
+@dataclass(frozen=True)
+class Tiling:
+    """rows of X per workgroup, vec4s of K per step, and parts into which K is cut for want of workgroups."""
 
-    rows: of X per workgroup, a multiple of 16; m must be a multiple of it. x float32 [m, K]; weight, scales as in
-    Matrix; out float32 [m, N] (geglu: [m, N / 2]). A thread has rows / 16 rows by 4 columns of Y in registers. The
-    tiles hold vec4s along K, neighbouring threads' vec4s side by side.
+    rows: int
+    vectors: int
+    splits: int
+
+
+def tiling(matrix: Matrix, m: int) -> Tiling:
+    """How the product with m rows of X is tiled: large tiles for large m; K is split until the GPU has enough to do."""
+    rows = 16 if m < 64 else 64 if m < 256 else 128
+    vectors = 4 if rows == 128 else 8  # both tiles fit in 16 KiB
+    steps = matrix.columns // (4 * vectors)
+    workgroups = -(-matrix.rows // COLUMNS) * (m // rows)
+    splits = [s for s in range(1, MOST_SPLITS + 1) if steps % s == 0 and (s == 1 or steps // s >= 2)]
+    enough = [s for s in splits if workgroups * s >= WORKGROUPS]
+    return Tiling(rows, vectors, enough[0] if enough else splits[-1])
+
+
+def matmul(matrix: Matrix, tile: Tiling, *, geglu: bool = False) -> Any:
+    """out[s, m, n] = sum over part s of k of x[m, k] W[n, k].
+
+    geglu (one part only): columns 2j and 2j + 1 are gate and up, out[0, m, j] = gelu(gate) * up. m must be a multiple of
+    tile.rows. x float32 [m, K]; weight, scales as in Matrix; out float32 [splits * m, N] (geglu: [m, N / 2]).
+
+    A thread has tile.rows / 16 rows by 4 neighbouring columns of Y in registers. The tiles hold vec4s along K, those of
+    neighbouring threads side by side; the next step's are on their way from memory while this step's are multiplied.
     """
     N, K, chunks = matrix.rows, matrix.columns, matrix.chunks
     quantized, halves = matrix.format == "q4", matrix.format == "bf16"
+    rows, V, splits = tile.rows, tile.vectors, tile.splits
     mine = rows // 16
     last = N - 1
     width = N // 2 if geglu else N
-    x_loads = -(-rows * VECTORS // THREADS)
+    x_loads = -(-rows * V // THREADS)
+    w_loads = V * COLUMNS // THREADS
+    steps = K // (4 * V) // splits
     groups = -(-N // COLUMNS)
+
+    @T.inline
+    def fetch(X: Any, W: Any, S: Any, xr: Any, wr: Any, scale: Any, n: Any, first: Any, step: Any, tx: Any) -> None:
+        """Step `step` of K, from memory into registers."""
+        for i in T.unroll(x_loads):
+            if i * THREADS + tx < rows * V:
+                xr[i] = X[first + (i * THREADS + tx) % rows, step * V + (i * THREADS + tx) // rows]
+        if quantized:
+            wr[0] = W[n[0], step * V // 8]
+            scale[0] = f16_at(S, n[0] * chunks + step * V // 8)
+        else:
+            if halves:
+                wr[0] = W[n[0], step * (V // 2) + tx // COLUMNS * w_loads // 2]
+            else:
+                for i in T.unroll(w_loads):
+                    wr[i] = W[n[0], step * V + tx // COLUMNS * w_loads + i]
+
+    @T.inline
+    def unpack(wr: Any, scale: Any, word: Any, w_tile: Any, step: Any, tx: Any) -> None:
+        """This thread's w_loads vec4s of its row of W, from registers into the tile."""
+        if quantized:
+            # vec4 v of the group is in word v / 2: its low nibbles for even v, its high ones for odd v.
+            for i in T.unroll(w_loads):
+                if w_loads == 2:
+                    word[0] = T.Select(
+                        tx < 2 * COLUMNS,
+                        T.Select(tx < COLUMNS, lane(wr[0], 0), lane(wr[0], 1)),
+                        T.Select(tx < 3 * COLUMNS, lane(wr[0], 2), lane(wr[0], 3)),
+                    )
+                    word[0] = T.shift_right(word[0], T.uint32(4 * i))
+                else:
+                    word[0] = T.Select(
+                        step % 2 == 0,
+                        T.Select(tx < 2 * COLUMNS, lane(wr[0], 0), lane(wr[0], 1)),
+                        T.Select(tx < 2 * COLUMNS, lane(wr[0], 2), lane(wr[0], 3)),
+                    )
+                    word[0] = T.shift_right(word[0], T.Cast("uint32", tx // COLUMNS % 2 * 4))
+                w_tile[(tx // COLUMNS * w_loads + i) * COLUMNS + tx % COLUMNS] = (
+                    T.Cast(
+                        "float32x4",
+                        T.bitwise_and(
+                            T.shift_right(T.Broadcast(word[0], 4), T.Ramp(T.uint32(0), T.uint32(8), 4)),
+                            T.Broadcast(T.uint32(15), 4),
+                        ),
+                    )
+                    - splat(T.float32(8))
+                ) * splat(scale[0])
+        else:
+            if halves:
+                if w_loads == 2:
+                    for i in T.unroll(2):
+                        w_tile[(tx // COLUMNS * 2 + i) * COLUMNS + tx % COLUMNS] = bf16_values(wr[0], i)
+                else:
+                    if tx // COLUMNS % 2 == 0:
+                        w_tile[tx] = bf16_values(wr[0], 0)
+                    else:
+                        w_tile[tx] = bf16_values(wr[0], 1)
+            else:
+                for i in T.unroll(w_loads):
+                    w_tile[(tx // COLUMNS * w_loads + i) * COLUMNS + tx % COLUMNS] = wr[i]
 
     @T.prim_func(s_tir=True)
     def matmul_kernel(x: T.handle, weight: T.handle, scales: T.handle, out: T.handle) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         m = T.int64()
+        parts = T.int64()
         X = T.match_buffer(x, (m, K // 4), "float32x4")
         W = T.match_buffer(weight, (N, chunks), matrix.dtype)
         S = T.match_buffer(scales, matrix.scales_shape, matrix.scales_dtype)
-        OUT = T.match_buffer(out, (m, width), "float32")
-        for by in T.thread_binding(m // rows, thread="blockIdx.y"):
+        OUT = T.match_buffer(out, (parts, width), "float32")
+        for by in T.thread_binding(parts // rows, thread="blockIdx.y"):
             for bx in T.thread_binding(groups, thread="blockIdx.x"):
                 for tx in T.thread_binding(THREADS, thread="threadIdx.x"):
                     with T.sblock("kernel"):
                         T.reads()
                         T.writes()
-                        x_tile = T.alloc_buffer((VECTORS * rows,), "float32x4", scope="shared")
-                        w_tile = T.alloc_buffer((VECTORS * COLUMNS,), "float32x4", scope="shared")
+                        x_tile = T.alloc_buffer((V * rows,), "float32x4", scope="shared")
+                        w_tile = T.alloc_buffer((V * COLUMNS,), "float32x4", scope="shared")
                         acc = T.alloc_buffer((mine * 4,), "float32", scope="local")
                         xv = T.alloc_buffer((mine,), "float32x4", scope="local")
                         wv = T.alloc_buffer((4,), "float32x4", scope="local")
+                        xr = T.alloc_buffer((x_loads,), "float32x4", scope="local")
+                        wr = T.alloc_buffer((2,), matrix.dtype, scope="local")
                         word = T.alloc_buffer((1,), "uint32", scope="local")
                         scale = T.alloc_buffer((1,), "float32", scope="local")
-                        packed = T.alloc_buffer((1,), matrix.dtype, scope="local")
                         n = T.alloc_buffer((1,), "int32", scope="local")
-                        n[0] = T.min(bx * COLUMNS + tx % COLUMNS, last)
+                        # Column c of the tile holds row c % 16 * 4 + c / 16 of W: a thread's columns are neighbours in
+                        # Y, and neighbouring threads read neighbouring vec4s.
+                        n[0] = T.min(bx * COLUMNS + tx % 16 * 4 + tx % COLUMNS // 16, last)
                         for i in T.unroll(mine * 4):
                             acc[i] = T.float32(0)
-                        for step in T.serial(K // 32):
+                        fetch(X, W, S, xr, wr, scale, n, by // splits * rows, by % splits * steps, tx)
+                        for step in T.serial(steps):
                             for i in T.unroll(x_loads):
-                                if i * THREADS + tx < rows * VECTORS:
-                                    x_tile[i * THREADS + tx] = X[
-                                        by * rows + (i * THREADS + tx) % rows,
-                                        step * VECTORS + (i * THREADS + tx) // rows,
-                                    ]
-                            if quantized:  # thread: row n, word j of the group
-                                packed[0] = W[n[0], step]
-                                scale[0] = f16_at(S, n[0] * chunks + step)
-                                word[0] = T.Select(
-                                    tx < 2 * COLUMNS,
-                                    T.Select(tx < COLUMNS, lane(packed[0], 0), lane(packed[0], 1)),
-                                    T.Select(tx < 3 * COLUMNS, lane(packed[0], 2), lane(packed[0], 3)),
-                                )
-                                for half in T.unroll(2):
-                                    w_tile[(tx // COLUMNS * 2 + half) * COLUMNS + tx % COLUMNS] = (
-                                        T.Cast(
-                                            "float32x4",
-                                            T.bitwise_and(
-                                                T.shift_right(
-                                                    T.Broadcast(word[0], 4),
-                                                    T.Ramp(T.Cast("uint32", half * 4), T.uint32(8), 4),
-                                                ),
-                                                T.Broadcast(T.uint32(15), 4),
-                                            ),
-                                        )
-                                        - splat(T.float32(8))
-                                    ) * splat(scale[0])
-                            else:
-                                if halves:
-                                    packed[0] = W[n[0], step * 4 + tx // COLUMNS]
-                                    w_tile[tx // COLUMNS * 2 * COLUMNS + tx % COLUMNS] = bf16_values(packed[0], 0)
-                                    w_tile[(tx // COLUMNS * 2 + 1) * COLUMNS + tx % COLUMNS] = bf16_values(packed[0], 1)
-                                else:
-                                    for half in T.unroll(2):
-                                        w_tile[(tx // COLUMNS + 4 * half) * COLUMNS + tx % COLUMNS] = W[
-                                            n[0], step * 8 + tx // COLUMNS + 4 * half
-                                        ]
+                                if i * THREADS + tx < rows * V:
+                                    x_tile[i * THREADS + tx] = xr[i]
+                            unpack(wr, scale, word, w_tile, by % splits * steps + step, tx)
                             T.tvm_storage_sync("shared")
-                            for v in T.serial(VECTORS):
+                            if step + 1 < steps:
+                                fetch(X, W, S, xr, wr, scale, n, by // splits * rows, by % splits * steps + step + 1, tx)
+                            for v in T.serial(V):
                                 for i in T.unroll(mine):
                                     xv[i] = x_tile[v * rows + i * 16 + tx // 16]
-                                for j in T.unroll(4):  # neighbours j for geglu's pairs
-                                    wv[j] = w_tile[v * COLUMNS + tx % 16 * 4 + j]
+                                for j in T.unroll(4):
+                                    wv[j] = w_tile[v * COLUMNS + j * 16 + tx % 16]
                                 for i in T.unroll(mine):
                                     for j in T.unroll(4):
                                         for e in T.unroll(4):
@@ -114,8 +174,45 @@ def matmul(matrix: Matrix, rows: int, *, geglu: bool = False) -> Any:
                             else:
                                 for j in T.unroll(4):
                                     if bx * COLUMNS + tx % 16 * 4 + j < N:
-                                        OUT[by * rows + i * 16 + tx // 16, bx * COLUMNS + tx % 16 * 4 + j] = acc[
-                                            i * 4 + j
-                                        ]
+                                        OUT[
+                                            (by % splits * (parts // splits)) + by // splits * rows + i * 16 + tx // 16,
+                                            bx * COLUMNS + tx % 16 * 4 + j,
+                                        ] = acc[i * 4 + j]
 
     return matmul_kernel
+
+
+def sum_parts(N: int, splits: int, *, geglu: bool = False) -> Any:
+    """The sum of matmul's parts: parts float32 [splits * m, N] -> out float32 [m, N] (geglu: [m, N / 2])."""
+    vectors = N // 4
+    threads = 64
+    width = N // 2 if geglu else N
+
+    @T.prim_func(s_tir=True)
+    def sum_parts_kernel(parts: T.handle, out: T.handle) -> None:
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        m = T.int64()
+        total = T.int64()
+        PARTS = T.match_buffer(parts, (total, vectors), "float32x4")
+        OUT = T.match_buffer(out, (m, width), "float32")
+        for by in T.thread_binding(m, thread="blockIdx.y"):
+            for bx in T.thread_binding(-(-vectors // threads), thread="blockIdx.x"):
+                for tx in T.thread_binding(threads, thread="threadIdx.x"):
+                    with T.sblock("kernel"):
+                        T.reads()
+                        T.writes()
+                        acc = T.alloc_buffer((1,), "float32x4", scope="local")
+                        if bx * threads + tx < vectors:
+                            acc[0] = zero4()
+                            for s in T.serial(splits):
+                                acc[0] = acc[0] + PARTS[s * m + by, bx * threads + tx]
+                            if geglu:
+                                for j in T.unroll(2):
+                                    OUT[by, (bx * threads + tx) * 2 + j] = gelu_tanh(lane(acc[0], 2 * j)) * lane(
+                                        acc[0], 2 * j + 1
+                                    )
+                            else:
+                                for j in T.unroll(4):
+                                    OUT[by, (bx * threads + tx) * 4 + j] = lane(acc[0], j)
+
+    return sum_parts_kernel

@@ -6,24 +6,27 @@ import numpy as np
 import pytest
 
 from build_wasm.kernels.formats import Format, Matrix
-from build_wasm.kernels.matmul import matmul
+from build_wasm.kernels.matmul import Tiling, matmul, sum_parts, tiling
 from build_wasm.reference import gelu_tanh
 from tests.kernels.harness import Kernels
 from tests.kernels.packing import packed, random
 
 
-@pytest.mark.parametrize(("m", "tile"), [(16, 16), (128, 64)])
 @pytest.mark.parametrize(
-    ("rows", "columns", "format_"), [(96, 64, "q4"), (64, 320, "q4"), (32, 96, "bf16"), (130, 64, "f32")]
+    ("m", "tile"), [(16, Tiling(16, 8, 1)), (128, Tiling(64, 8, 1)), (256, Tiling(128, 4, 1)), (32, Tiling(16, 8, 2))]
 )
-def test_product(kernels: Kernels, m: int, tile: int, rows: int, columns: int, format_: Format) -> None:
+@pytest.mark.parametrize(
+    ("rows", "columns", "format_"), [(96, 128, "q4"), (64, 320, "q4"), (32, 192, "bf16"), (130, 64, "f32")]
+)
+def test_product(kernels: Kernels, m: int, tile: Tiling, rows: int, columns: int, format_: Format) -> None:
     rng = np.random.default_rng(rows)
     w, weight, scales = packed(random(rng, rows, columns), format_)
     x = random(rng, m, columns)
-    result = kernels.run(
+    parts = kernels.run(
         matmul(Matrix(rows, columns, format_), tile),
-        {"X": x, "W": weight, "S": scales, "OUT": np.full((m, rows), np.nan, np.float32)},
+        {"X": x, "W": weight, "S": scales, "OUT": np.full((tile.splits * m, rows), np.nan, np.float32)},
     )["OUT"]
+    result = parts.reshape(tile.splits, m, rows).sum(axis=0)
     np.testing.assert_allclose(result, x @ w.T, rtol=1e-4, atol=1e-3)
 
 
@@ -32,8 +35,25 @@ def test_geglu(kernels: Kernels) -> None:
     w, weight, scales = packed(random(rng, 192, 64), "q4")
     x = random(rng, 16, 64)
     result = kernels.run(
-        matmul(Matrix(192, 64, "q4"), 16, geglu=True),
+        matmul(Matrix(192, 64, "q4"), Tiling(16, 8, 1), geglu=True),
         {"X": x, "W": weight, "S": scales, "OUT": np.full((16, 96), np.nan, np.float32)},
     )["OUT"]
     y = x @ w.T
     np.testing.assert_allclose(result, gelu_tanh(y[:, 0::2]) * y[:, 1::2], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("geglu", [False, True])
+def test_sum_of_parts(kernels: Kernels, geglu: bool) -> None:
+    parts = random(np.random.default_rng(1), 3 * 5, 320)
+    width = 160 if geglu else 320
+    result = kernels.run(
+        sum_parts(320, 3, geglu=geglu), {"PARTS": parts, "OUT": np.full((5, width), np.nan, np.float32)}
+    )["OUT"]
+    y = parts.reshape(3, 5, 320).sum(axis=0)
+    np.testing.assert_allclose(result, gelu_tanh(y[:, 0::2]) * y[:, 1::2] if geglu else y, rtol=1e-4, atol=1e-4)
+
+
+def test_k_is_split_only_for_want_of_workgroups() -> None:
+    assert tiling(Matrix(12288, 1536, "q4"), 512) == Tiling(128, 4, 1)
+    assert tiling(Matrix(1536, 6144, "q4"), 16).splits == 12
+    assert tiling(Matrix(64, 32, "q4"), 16).splits == 1
