@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -22,61 +22,48 @@ NO_WEBGPU = "Object.defineProperty(Navigator.prototype, 'gpu', { get: () => unde
 QUESTIONS = ("What is the capital of France? Answer in one word.", "Write a short haiku about the sea.")
 
 
-def tab(browser: Browser, *, dark: bool = False, phone: bool = False) -> Page:
-    """A tab as on a laptop, or as on a phone."""
-    size = {"width": 360, "height": 740} if phone else {"width": 1100, "height": 760}
-    context = browser.new_context(
-        viewport={"width": size["width"], "height": size["height"]},
-        color_scheme="dark" if dark else "light",
-        device_scale_factor=2 if phone else 1,
-        is_mobile=phone,
-        has_touch=phone,
-    )
-    return context.new_page()
+PAGE: ViewportSize = {"width": 1100, "height": 760}
+PHONE: ViewportSize = {"width": 360, "height": 740}
 
 
 def save(page: Page, name: str) -> None:
     """Write one picture, with whatever moves at rest."""
-    page.screenshot(path=FOLDER / f"{name}.png", animations="disabled")
+    page.mouse.move(0, 0)
+    page.screenshot(path=FOLDER / f"{name}.png", animations="disabled", caret="hide")
     print(FOLDER / f"{name}.png")
-    page.context.close()
-
-
-def loading(browser: Browser, address: str) -> None:
-    """The progress bar on its way."""
-    page = tab(browser)
-    page.goto(address)
-    page.wait_for_function("document.querySelector('progress').value >= 0.3", timeout=LOAD_MS, polling=20)
-    save(page, "loading")
 
 
 def error(browser: Browser, address: str) -> None:
     """A browser without WebGPU."""
-    page = tab(browser)
+    page = browser.new_page(viewport=PAGE)
     page.add_init_script(NO_WEBGPU)
     page.goto(address)
     page.get_by_role("alert").wait_for()
     save(page, "error")
+    page.close()
 
 
-def conversation(browser: Browser, address: str, name: str, *, dark: bool = False, phone: bool = False) -> None:
-    """Two questions and their answers."""
-    page = tab(browser, dark=dark, phone=phone)
+def conversation(browser: Browser, address: str) -> None:
+    """From loading to two answers: the model is loaded once."""
+    page = browser.new_page(viewport=PAGE)
     chat = ChatPage(page, address)
     chat.open(temperature=0)
-    chat.wait_until_ready()
-    for question in QUESTIONS:
-        chat.ask(question)
-    save(page, name)
-
-
-def empty(browser: Browser, address: str) -> None:
-    """A loaded model, before the first message."""
-    page = tab(browser)
-    chat = ChatPage(page, address)
-    chat.open()
+    page.wait_for_function("document.querySelector('progress').value >= 0.3", timeout=LOAD_MS, polling=20)
+    save(page, "loading")
     chat.wait_until_ready()
     save(page, "empty")
+    chat.ask(QUESTIONS[0])
+    chat.type_and_send(QUESTIONS[1])
+    chat.wait_for_first_words()
+    save(page, "answering")
+    chat.wait_for_answer()
+    save(page, "answer")
+    page.emulate_media(color_scheme="dark")
+    save(page, "dark")
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(PHONE)
+    save(page, "phone")
+    page.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,12 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sync_playwright() as playwright,
     ):
         browser = launch(playwright)
-        loading(browser, address)
         error(browser, address)
-        empty(browser, address)
-        conversation(browser, address, "answer")
-        conversation(browser, address, "dark", dark=True)
-        conversation(browser, address, "phone", phone=True)
+        conversation(browser, address)
         browser.close()
     return 0
 

@@ -28,7 +28,8 @@ export class Program {
 
   /** Compiles the kernels that are not compiled yet. @returns {Promise<void>} */
   async compile() {
-    await Promise.all(new Set(this.dispatches.map(({ kernel }) => kernel.compile())));
+    const kernels = new Set(this.dispatches.map(({ kernel }) => kernel));
+    await Promise.all([...kernels].map((kernel) => kernel.compile()));
   }
 
   /**

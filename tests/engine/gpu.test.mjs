@@ -75,15 +75,28 @@ test("an adapter that is too small: the limit, what is needed and what there is"
   await assert.rejects(requestDevice({ f16: BUILDS.f16 }), { code: "adapter-too-small" });
 });
 
-test("a program sets a pipeline only when it changes", () => {
+test("a program compiles each kernel once, and sets a pipeline only when it changes", async () => {
   const calls = [];
   const pass = {
     setPipeline: (pipeline) => calls.push(`pipeline ${pipeline}`),
     setBindGroup: (index, group) => calls.push(`group ${index} ${group}`),
     dispatchWorkgroups: (...size) => calls.push(`dispatch ${size}`),
   };
-  const step = (pipeline, bindGroup) => ({ name: `${pipeline}_kernel`, pipeline, bindGroup, x: 2, y: 1, z: 1 });
-  const program = new Program([step("a", "1"), step("a", "2"), step("b", "3")]);
+  const compiled = [];
+  const kernelOf = (letter) => ({
+    name: `${letter}_kernel`,
+    pipeline: null,
+    async compile() {
+      compiled.push(letter);
+      this.pipeline = letter;
+    },
+  });
+  const [a, b] = ["a", "b"].map(kernelOf);
+  const step = (kernel, bindGroup) => ({ kernel, bindGroup, x: 2, y: 1, z: 1 });
+  const program = new Program([step(a, "1"), step(a, "2"), step(b, "3")]);
+  assert.throws(() => program.encode(pass), /a_kernel is not compiled/);
+  await program.compile();
+  assert.deepEqual(compiled, ["a", "b"]);
   program.encode(pass);
   const expected = ["pipeline a", "group 0 1", "dispatch 2,1,1", "group 0 2", "dispatch 2,1,1", "pipeline b", "group 0 3"];
   assert.deepEqual(calls, [...expected, "dispatch 2,1,1"]);
