@@ -38,7 +38,7 @@ def tiling(matrix: Matrix, m: int) -> Tiling:
 def matmul(matrix: Matrix, tile: Tiling, *, geglu: bool = False) -> Any:
     """out[s, m, n] = sum over part s of k of x[m, k] W[n, k].
 
-    geglu (one part only): columns 2j and 2j + 1 are gate and up, out[0, m, j] = gelu(gate) * up. m must be a multiple of
+    geglu (one part only): columns 2j and 2j + 1 are gate and up, out[0, m, j] = gelu(gate) * up. m is a multiple of
     tile.rows. x float32 [m, K]; weight, scales as in Matrix; out float32 [splits * m, N] (geglu: [m, N / 2]).
 
     A thread has tile.rows / 16 rows by 4 neighbouring columns of Y in registers. The tiles hold vec4s along K, those of
@@ -153,7 +153,9 @@ def matmul(matrix: Matrix, tile: Tiling, *, geglu: bool = False) -> Any:
                             unpack(wr, scale, word, w_tile, by % splits * steps + step, tx)
                             T.tvm_storage_sync("shared")
                             if step + 1 < steps:
-                                fetch(X, W, S, xr, wr, scale, n, by // splits * rows, by % splits * steps + step + 1, tx)
+                                fetch(
+                                    X, W, S, xr, wr, scale, n, by // splits * rows, by % splits * steps + step + 1, tx
+                                )
                             for v in T.serial(V):
                                 for i in T.unroll(mine):
                                     xv[i] = x_tile[v * rows + i * 16 + tx // 16]
