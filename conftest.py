@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -17,3 +18,11 @@ def browser() -> Iterator[Browser]:
         browser = launch(playwright)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def home(request: pytest.FixtureRequest) -> Path:
+    """WEBGEMMA_HOME of the tests: kept between runs, so that the compiler's caches are."""
+    cache = request.config.cache
+    assert cache is not None
+    return cache.mkdir("webgemma-home")
