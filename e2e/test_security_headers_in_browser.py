@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser
 
 from e2e.chat_page import ChatPage
+from e2e.conftest import open_tab
 from e2e.watch import Watch
 
 TAGS = {
@@ -83,22 +86,28 @@ def test_a_whole_chat_breaks_no_policy_and_asks_nobody_else(greedy: ChatPage, wa
     assert any("/models/demo/" in url for url in watched.requests)
 
 
+@pytest.fixture(scope="module")
+def renderer(browser: Browser, bare_address: str) -> Iterator[Watch]:
+    """A page whose Markdown is put to the test."""
+    for page in open_tab(browser):
+        watch = Watch(page)
+        page.goto(bare_address)
+        yield watch
+
+
 @pytest.mark.parametrize("markdown", HOSTILE)
-def test_hostile_markdown_is_shown_harmlessly(page: Page, bare_address: str, markdown: str) -> None:
-    watch = Watch(page)
-    page.goto(bare_address)
-    rendered = page.evaluate(RENDER, markdown)
+def test_hostile_markdown_is_shown_harmlessly(renderer: Watch, bare_address: str, markdown: str) -> None:
+    rendered = renderer.page.evaluate(RENDER, markdown)
     assert set(rendered["tags"]) <= TAGS
     assert set(rendered["attributes"]) <= ATTRIBUTES
     assert set(rendered["schemes"]) <= {"http:", "https:", "mailto:"}
-    assert page.evaluate("window.hacked") is None
-    assert watch.violations == []
-    assert watch.foreign(bare_address) == []
+    assert renderer.page.evaluate("window.hacked") is None
+    assert renderer.violations == []
+    assert renderer.foreign(bare_address) == []
 
 
-def test_links_open_apart_and_tell_the_other_site_nothing(page: Page, bare_address: str) -> None:
-    page.goto(bare_address)
-    rendered = page.evaluate(
+def test_links_open_apart_and_tell_the_other_site_nothing(renderer: Watch) -> None:
+    rendered = renderer.page.evaluate(
         RENDER, "See [the docs](https://example.org/docs) and ![a chart](https://example.org/chart.png)."
     )
     html = rendered["html"]

@@ -10,7 +10,7 @@ import { suggestionsFor } from "./suggestions.js";
 const STAGE_START = { manifest: 0, adapter: 0.02, download: 0.04, upload: 0.04, compile: 0.86, selftest: 0.95, ready: 1 };
 const BYTES_END = STAGE_START.compile;
 /** @type {Record<Stage, number>} index in the list of steps on the page */
-const STEP = { manifest: 0, adapter: 0, download: 1, upload: 1, compile: 2, selftest: 3, ready: 4 };
+const STEP = { manifest: 0, adapter: 0, download: 1, upload: 1, compile: 2, selftest: 2, ready: 3 };
 
 /**
  * What stands in the page before the first message: loading, build, failure, or suggestions.
