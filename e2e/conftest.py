@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from e2e.chat_page import ChatPage
+from e2e.chat_page import LOAD_MS, ChatPage
 from e2e.server_process import ROOT, environment_with, running_server
 from e2e.watch import Watch
 
-expect.set_options(timeout=15_000)
+# A software adapter that compiles kernels holds up the whole browser's drawing, and with it every click.
+expect.set_options(timeout=60_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,6 +66,7 @@ def open_tab(browser: Browser) -> Iterator[Page]:
     """A tab of a fresh profile, closed afterwards."""
     context = browser.new_context(viewport={"width": 1100, "height": 800})
     page = context.new_page()
+    page.set_default_timeout(LOAD_MS)
     page.on("console", lambda message: print(f"console {message.type}: {message.text}"))
     page.on("pageerror", lambda error: print(f"page error: {error}"))
     yield page

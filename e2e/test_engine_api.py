@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from e2e.chat_page import LOAD_MS, ChatPage
+from e2e.chat_page import ChatPage
 from e2e.conftest import open_tab
 
 CONTEXT = 64
@@ -41,7 +41,6 @@ async (request) => {
 def engine(browser: Browser, address: str) -> Iterator[Page]:
     """A page with the demo model's engine, and nothing else, in window.engine; its context is CONTEXT tokens."""
     for page in open_tab(browser):
-        page.set_default_timeout(LOAD_MS)
         ChatPage(page, address).open(model="none")
         page.evaluate(LOAD, CONTEXT)
         yield page

@@ -141,8 +141,8 @@ function explainNoWebGpu() {
   }
   return {
     title: "This browser has no WebGPU",
-    text: "WebGemma runs the model on your own GPU, through WebGPU. These browsers have it:",
-    steps: [...browserOf(navigator.userAgent).enableWebGpu, "Chrome or Edge 113+, Safari 26+, Firefox 141+ (Windows, macOS)."],
+    text: "WebGemma runs the model on your own GPU, through WebGPU. To get it:",
+    steps: [...browserOf(navigator.userAgent).enableWebGpu, "Or take another browser: Chrome or Edge 113+, Safari 26+, Firefox 141+ (Windows, macOS)."],
   };
 }
 
