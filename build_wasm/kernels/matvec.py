@@ -30,7 +30,7 @@ Prologue = Literal["ready", "natural", "norm"]
 def tile(matrix: Matrix) -> tuple[int, int]:
     """(threads per row, rows per thread): enough workgroups for a large GPU, enough chunks to keep a thread busy."""
     lanes = 8
-    while lanes < 64 and lanes * 3 <= matrix.chunks:
+    while lanes < 64 and lanes * 4 <= matrix.chunks:  # at least two chunks each
         lanes *= 2
     rows = 4
     while rows > 1 and matrix.rows * lanes // (THREADS * rows) < 256:
