@@ -46,8 +46,10 @@ export class Model {
   /** @type {number[]} sizes of the prefill programs, ascending */
   #chunks;
   #readback;
-  /** One more than the highest position whose K/V was ever written since the ring buffers were last known to be intact. */
-  #written = 0;
+  /** Positions that a sliding layer's ring buffer holds. */
+  #ring;
+  /** The first position whose K/V no later one has overwritten in the ring buffers. */
+  #intact = 0;
   /** Steps to keep in flight: two until the GPU has shown how fast it is. */
   #depth = 2;
 
@@ -72,6 +74,8 @@ export class Model {
       const extents = shape.map((extent) => (extent === "context" ? context : extent));
       this.#tensors.set(name, runtime.empty(extents, dtype));
     }
+    const rings = build.buffers.filter(({ name, shape }) => name.startsWith("layers.") && shape[0] !== "context");
+    this.#ring = Math.min(Infinity, ...rings.map(({ shape }) => Number(shape[0])));
     this.#readback = new ReadbackRing(device, IN_FLIGHT + 1, 4);
   }
 
@@ -177,7 +181,7 @@ export class Model {
       this.#write("state", new Int32Array([position + done, part.length]));
       this.#submit([`prefill_${chunk}`]);
       done += part.length;
-      this.#written = Math.max(this.#written, position + done);
+      this.#wrote(position, position + done);
       ahead.push(this.#device.queue.onSubmittedWorkDone());
       if (ahead.length > CHUNKS_AHEAD) await ahead.shift();
     }
@@ -199,7 +203,7 @@ export class Model {
     try {
       const read = ring.next();
       this.#submit(["decode"], (encoder) => encoder.copyBufferToBuffer(buffer, 0, read.buffer, 0, bytes));
-      this.#written = Math.max(this.#written, position + 1);
+      this.#wrote(position, position + 1);
       return new Float32Array(await read.bytes());
     } finally {
       ring.destroy();
@@ -236,7 +240,7 @@ export class Model {
           }
           const read = this.#readback.next();
           this.#submit(names, (encoder) => encoder.copyBufferToBuffer(ids, slot * 4, read.buffer, 0, 4));
-          this.#written = Math.max(this.#written, position + submitted + 1);
+          this.#wrote(position, position + submitted + 1);
           pending.push(read.bytes());
         }
         const before = performance.now();
@@ -251,20 +255,15 @@ export class Model {
   }
 
   /**
-   * How many of the `common` first tokens of a new prompt can be kept of a cache that holds `cached`. The sliding
-   * layers' rings forget: what steps in flight wrote beyond the end counts as well.
+   * How many of the `common` first tokens of a new prompt can be kept of what is cached. The sliding layers' rings
+   * forget: what steps in flight wrote beyond the end counts as well.
    *
    * @param {number} common
-   * @param {number} cached
    * @returns {number} common, or 0
    */
-  reusablePrefix(common, cached) {
+  reusablePrefix(common) {
     const { sliding_window: window } = /** @type {{ sliding_window: number }} */ (this.#manifest.config);
-    const rings = this.#build.buffers.filter(({ name, shape }) => name.startsWith("layers.") && shape[0] !== "context");
-    const ring = Math.min(Infinity, ...rings.map(({ shape }) => Number(shape[0])));
-    const oldestNeeded = common - window + 1;
-    if (oldestNeeded > 0 && oldestNeeded < Math.max(this.#written, cached) - ring) return 0;
-    return common;
+    return Math.max(0, common - window + 1) < this.#intact ? 0 : common;
   }
 
   /** Figures for Engine.stats(). */
@@ -289,6 +288,14 @@ export class Model {
     this.#programs.clear();
     this.#readback.destroy();
     this.#runtime.dispose();
+  }
+
+  /**
+   * @param {number} start  position of the first token of the call; 0 starts anew
+   * @param {number} end  after the last one written so far
+   */
+  #wrote(start, end) {
+    this.#intact = Math.max(start === 0 ? 0 : this.#intact, end - this.#ring);
   }
 
   /** @param {number} end position after the last one to be written */

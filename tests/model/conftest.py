@@ -1,0 +1,122 @@
+"""Real artifacts of tiny checkpoints, and a page in Chromium that loads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page
+
+from build_wasm import artifact, gemma4
+from build_wasm.checkpoint import Checkpoint
+from build_wasm.compile import compile_model
+from build_wasm.config import TextConfig
+from build_wasm.hub import Located
+from build_wasm.manifest import Quantization, Source
+from build_wasm.quantize import F32
+from build_wasm.reference import forward
+from build_wasm.tensors import ArraySource
+from build_wasm.weights import artifact_weights
+from tests import tiny
+from tests.serving import serving
+
+CONTEXT = 2048
+SHORT_CHUNKS = (16, 32)  # rings of 64 positions instead of 576, so that short prompts wrap them several times
+
+
+class TinyModel:
+    """A tiny model loaded in a page, and the same weights for the reference."""
+
+    def __init__(self, page: Page, name: str, config: TextConfig, weights: dict[str, F32]) -> None:
+        self.page = page
+        self.name = name
+        self.config = config
+        self.weights = weights
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        script = """async ([name, f, arguments_]) => {
+          globalThis.opened ??= new Map();
+          const page = await import("/tests/model/page.js");
+          if (!opened.has(name)) opened.set(name, await page.open(`/models/${name}/`));
+          const model = opened.get(name);
+          return f in page ? await page[f](model, ...arguments_) : await model[f](...arguments_);
+        }"""
+        return self.page.evaluate(script, [self.name, function, list(arguments)])
+
+    def logits(self, ids: list[int], position: int = 0) -> F32:
+        """f32 [V] after the last id; all the others at `position` and on are prefilled in one call."""
+        return np.array(self._call("logitsAfter", ids, position), np.float32)
+
+    def token_by_token(self, ids: list[int], wanted: list[int]) -> F32:
+        """f32 [len(wanted), V]: the logits at these positions, every id going through decode."""
+        return np.array(self._call("tokenByToken", ids, wanted), np.float32)
+
+    def generate(self, ids: list[int], steps: int, take: int | None = None, position: int = 0) -> list[int]:
+        """Greedy continuation; the generator of `steps` tokens is left after `take`."""
+        out: list[int] = self._call("generate", ids, steps, take or steps, position)
+        return out
+
+    def reusable_prefix(self, common: int) -> int:
+        """Model.reusablePrefix."""
+        return int(self._call("reusablePrefix", common))
+
+    def reference(self, ids: list[int]) -> F32:
+        """f32 [len(ids), V] of the numpy reference on the artifact's weights."""
+        return np.asarray(forward(self.config, self.weights, ids))
+
+
+class TinyModels:
+    """Builds each tiny model when it is first asked for, with its f32 build only."""
+
+    def __init__(self, page: Page, folder: Path, home: Path) -> None:
+        self.page = page
+        self.folder = folder
+        self.home = home
+        self._made: dict[str, TinyModel] = {}
+
+    def get(
+        self, shape: str, quantization: Quantization = "none", chunks: tuple[int, ...] = SHORT_CHUNKS, **changes: Any
+    ) -> TinyModel:
+        """The model of tests/tiny.py's shape with fields of its config changed. chunks: of prefill."""
+        name = "-".join([shape, quantization, *map(str, chunks), *changes])
+        if name not in self._made:
+            longer = {"max_position_embeddings": CONTEXT}
+            changed = {shape: tiny.SHAPES[shape] | longer | changes}
+            with (
+                patch.dict(tiny.SHAPES, changed),
+                patch.dict(os.environ, {"WEBGEMMA_HOME": str(self.home)}),
+                patch.multiple(gemma4, CHUNKS=chunks, RING_SLACK=max(chunks)),
+            ):
+                self._made[name] = self._build(name, shape, quantization)
+        return self._made[name]
+
+    def _build(self, name: str, shape: str, quantization: Quantization) -> TinyModel:
+        arrays = tiny.weights(shape)
+        checkpoint = Checkpoint(tiny.write(self.folder / "checkpoints" / name, shape, arrays=arrays))
+        located = Located(checkpoint, Source(model=name), name)
+        with patch.object(artifact, "BUILDS", ("f32",)):  # the f16 build runs in no software adapter
+            artifact.build_artifact(
+                located, self.folder / "models", name=name, compile_model=compile_model, quantization=quantization
+            )
+        weights = artifact_weights(checkpoint.config, quantization, ArraySource(arrays))
+        return TinyModel(self.page, name, checkpoint.config, weights)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(browser: Browser, tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[TinyModels]:
+    """Tiny models in a page of Chromium."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with serving({"/models/": folder / "models"}) as address:
+        page = browser.new_page()
+        errors: list[str] = []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(address)
+        page.evaluate("document.title = 'models'")
+        yield TinyModels(page, folder, home)
+        page.close()
+    assert errors == []
