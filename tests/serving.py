@@ -28,7 +28,7 @@ class _Handler(SimpleHTTPRequestHandler):
         return super().translate_path(path)
 
     def do_GET(self) -> None:
-        if self.path == "/":
+        if self.path in ("/", "/favicon.ico"):  # a missing icon would be an error on the console
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.end_headers()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -80,9 +80,18 @@ class TinyModels:
         self._made: dict[str, TinyModel] = {}
 
     def get(
-        self, shape: str, quantization: Quantization = "none", chunks: tuple[int, ...] = SHORT_CHUNKS, **changes: Any
+        self,
+        shape: str,
+        quantization: Quantization = "none",
+        *,
+        chunks: tuple[int, ...] = SHORT_CHUNKS,
+        scaled: Mapping[str, float] | None = None,
+        **changes: Any,
     ) -> TinyModel:
-        """The model of tests/tiny.py's shape with fields of its config changed. chunks: of prefill."""
+        """The model of tests/tiny.py's shape with fields of its config changed.
+
+        chunks: sizes of the prefill functions. scaled: tensor of the checkpoint -> a factor on it.
+        """
         name = "-".join([shape, quantization, *map(str, chunks), *changes])
         if name not in self._made:
             longer = {"max_position_embeddings": CONTEXT}
@@ -92,11 +101,12 @@ class TinyModels:
                 patch.dict(os.environ, {"WEBGEMMA_HOME": str(self.home)}),
                 patch.multiple(gemma4, CHUNKS=chunks, RING_SLACK=max(chunks)),
             ):
-                self._made[name] = self._build(name, shape, quantization)
+                self._made[name] = self._build(name, shape, quantization, scaled or {})
         return self._made[name]
 
-    def _build(self, name: str, shape: str, quantization: Quantization) -> TinyModel:
+    def _build(self, name: str, shape: str, quantization: Quantization, scaled: Mapping[str, float]) -> TinyModel:
         arrays = tiny.weights(shape)
+        arrays |= {tensor: arrays[tensor] * np.float32(factor) for tensor, factor in scaled.items()}
         checkpoint = Checkpoint(tiny.write(self.folder / "checkpoints" / name, shape, arrays=arrays))
         located = Located(checkpoint, Source(model=name), name)
         with patch.object(artifact, "BUILDS", ("f32",)):  # the f16 build runs in no software adapter
@@ -116,7 +126,6 @@ def tiny_models(browser: Browser, tmp_path_factory: pytest.TempPathFactory, home
         errors: list[str] = []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(address)
-        page.evaluate("document.title = 'models'")
         yield TinyModels(page, folder, home)
         page.close()
     assert errors == []
