@@ -1,0 +1,60 @@
+"""The WGSL of the demo model's two builds, as the build makes it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from build_wasm import wasm
+from build_wasm.compile import KV_DTYPE
+from build_wasm.config import TextConfig
+from build_wasm.gemma4 import Gemma4
+from build_wasm.hub import DEMO_FOLDER
+from build_wasm.manifest import BuildName
+from build_wasm.wasm import export_wasm, kernel_use, web_target
+
+
+@pytest.fixture(autouse=True)
+def _caches(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setenv("WEBGEMMA_HOME", str(home))
+
+
+def kernels_of(build: BuildName, out: Path, **attributes: Any) -> dict[str, str]:
+    """Kernel name -> WGSL. attributes: of the target."""
+    config = TextConfig.from_checkpoint(json.loads((DEMO_FOLDER / "config.json").read_text("utf-8")))
+    module, _ = Gemma4(config, "q4", KV_DTYPE[build]).build()
+    return export_wasm(module, web_target(**attributes), out)
+
+
+@pytest.mark.parametrize("build", ["f32", "f16"])
+def test_every_kernel_is_within_webgpus_limits_and_present(
+    build: BuildName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts again what the build checks, and the kernels that host code calls."""
+    seen: list[tuple[set[str], set[str]]] = []
+    monkeypatch.setattr(wasm, "check_present", lambda called, present: seen.append((called, present)))
+    kernels = kernels_of(build, tmp_path / "demo.wasm")
+    for name, source in kernels.items():
+        use = kernel_use(name, source)
+        assert use.workgroup_bytes <= 32768, name
+        assert use.invocations <= 256, name
+        assert use.storage_buffers <= 8, name
+    ((called, present),) = seen
+    assert called == present == set(kernels)
+    # Both kinds of attention, each with its own RoPE, are kernels of their own.
+    for kind in ("sliding", "full"):
+        assert {f"append_kv_{kind}_kernel", f"attention_{kind}_kernel"} <= set(kernels)
+    # f16 is declared where it is used, and used in that build alone.
+    using = {name for name, source in kernels.items() if re.search(r"\bf16\b", source.replace("enable f16;", ""))}
+    assert {name for name, source in kernels.items() if "enable f16;" in source} >= using
+    assert bool(using) == (build == "f16")
+
+
+def test_target_attributes_change_no_kernel_of_the_demo(tmp_path: Path) -> None:
+    plain = kernels_of("f32", tmp_path / "plain.wasm")
+    other = kernels_of("f32", tmp_path / "other.wasm", max_num_threads=128, supports_subgroups=True)
+    assert {name: source.replace("enable subgroups;\n\n", "") for name, source in other.items()} == plain
