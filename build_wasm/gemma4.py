@@ -31,7 +31,6 @@ from build_wasm.weights import packed_tensors
 
 CHUNKS = (16, 128, 512)
 RING_SLACK = max(CHUNKS)  # a sliding layer's ring holds a whole chunk beside the window
-IDS = 64  # sampled ids, and uniform random numbers, kept on the GPU
 STATE_TOKEN = 3  # index of the current token's id in `state`
 FULL_SPLITS, SLIDING_KEYS_PER_SPLIT = 32, 32
 
@@ -69,9 +68,9 @@ class Gemma4:
         buffers = [
             BufferInfo(name="state", dtype="int32", shape=[8]),
             BufferInfo(name="prompt", dtype="int32", shape=[max(CHUNKS)]),
-            BufferInfo(name="ids", dtype="int32", shape=[IDS]),
+            BufferInfo(name="ids", dtype="int32", shape=[sampling.RING]),
             BufferInfo(name="params", dtype="float32", shape=[8]),
-            BufferInfo(name="random", dtype="float32", shape=[IDS]),
+            BufferInfo(name="random", dtype="float32", shape=[sampling.RING]),
             BufferInfo(name="logits", dtype="float32", shape=[c.vocab_size]),
         ]
         ring = ceil((c.sliding_window + RING_SLACK) / 64) * 64

@@ -12,7 +12,7 @@ const IN_FLIGHT = 4;
 const SLOW_STEP_MS = 100;
 /** Prefill chunks submitted ahead. */
 const CHUNKS_AHEAD = 2;
-/** Ids, and random numbers, that the GPU keeps; see IDS in build_wasm/gemma4.py. */
+/** Ids, and random numbers, that the GPU keeps; see RING in build_wasm/kernels/sampling.py. */
 const RING = 64;
 const HALF_RING = RING / 2;
 
