@@ -2,6 +2,7 @@ import { mountAnnouncer } from "./announcer.js";
 import { mountComposer } from "./composer.js";
 import { mountConversation } from "./conversation_view.js";
 import { byId } from "./dom.js";
+import { mountNotice } from "./notice_view.js";
 import { parseQuery } from "./query.js";
 import { StickToEnd } from "./scroll.js";
 import { Session } from "./session.js";
@@ -26,6 +27,8 @@ const store = new Store({
   answering: false,
   settings: { temperature: query.temperature, maxTokens: query.maxTokens },
   facts: null,
+  notice: null,
+  memory: "",
 });
 const session = new Session(store, query);
 
@@ -40,6 +43,7 @@ mountSettings(store);
 mountStart(store, session);
 mountConversation(byId("log", HTMLElement), store, session);
 mountComposer(store, session);
+mountNotice(byId("notice", HTMLElement), store);
 mountAnnouncer(byId("status", HTMLElement), store);
 
 const newChat = byId("new-chat", HTMLButtonElement);

@@ -1,4 +1,4 @@
-/** @import { BuildProgress, ChatRequest, EngineLike, LoadOptions, Turn } from "./types.js" */
+/** @import { BuildProgress, ChatRequest, EngineEvent, EngineLike, LoadOptions, Turn } from "./types.js" */
 /** @import { Query } from "./query.js" */
 /** @import { Store } from "./store.js" */
 import { needsReload, toFailure } from "./failures.js";
@@ -73,6 +73,7 @@ export class Session {
     const { model } = this.#store.state;
     const engine = await loadEngine(`/models/${encodeURIComponent(model)}/`, {
       onProgress: (progress) => this.#store.update({ progress }),
+      onEvent: (event) => this.#noteEvent(event),
       build: this.#query.build,
       context: this.#query.context,
     });
@@ -84,6 +85,12 @@ export class Session {
       demo,
       defaultTemperature: sampling.temperature,
     });
+  }
+
+  /** @param {EngineEvent} event */
+  #noteEvent({ type, text }) {
+    if (type === "memory") this.#store.update({ memory: text });
+    else this.#store.update({ notice: type === "gpu-resumed" ? null : text });
   }
 
   /**
@@ -176,7 +183,7 @@ export class Session {
     }
     this.#answer = null;
     this.#store.updateTurn(answer.id, end);
-    this.#store.update({ answering: false });
+    this.#store.update({ answering: false, notice: null });
   }
 
   /**

@@ -14,6 +14,7 @@ import { StopScanner } from "./stop_strings.js";
  * @property {number} position  of `id`
  * @property {Sampling} sampling
  * @property {number} maxTokens
+ * @property {number} [drawn]  see model.js
  * @property {AbortSignal} [signal]
  *
  * What is used of model.js's Model.

@@ -1,7 +1,7 @@
 /** @import { Manifest, BuildSpec } from "./manifest.js" */
 /** @import { GpuTensor } from "./runtime.js" */
 /** @import { Program } from "./program.js" */
-import { WebGemmaError } from "./errors.js";
+import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { uniforms } from "./random.js";
 import { ReadbackRing } from "./readback.js";
 import { Runtime } from "./runtime.js";
@@ -29,6 +29,7 @@ const HALF_RING = RING / 2;
  * @property {number} position  of that token
  * @property {Sampling} sampling
  * @property {number} maxTokens
+ * @property {number} [drawn]  tokens of the same answer that came before, on a device that was lost: random numbers go on after theirs
  * @property {AbortSignal} [signal]
  */
 
@@ -100,7 +101,7 @@ export class Model {
     }
     const runtime = await Runtime.create({ wasmBytes, device });
     try {
-      signal?.throwIfAborted();
+      throwIfAborted(signal);
       const model = new Model(runtime, device, manifest, spec, context);
       await runtime.allocated();
       await model.#record();
@@ -173,7 +174,7 @@ export class Model {
     /** @type {Promise<undefined>[]} */
     const ahead = [];
     for (let done = 0; done < ids.length;) {
-      signal?.throwIfAborted();
+      throwIfAborted(signal);
       const chunk = this.#chunkFor(ids.length - done);
       await this.#compile([`prefill_${chunk}`]);
       const part = ids.slice(done, done + chunk);
@@ -186,6 +187,24 @@ export class Model {
       if (ahead.length > CHUNKS_AHEAD) await ahead.shift();
     }
     await Promise.all(ahead);
+  }
+
+  /**
+   * Writes the K/V of `ids` at `position` and on, one decode step each: the bits that generate() wrote for them.
+   *
+   * @param {readonly number[]} ids
+   * @param {number} position
+   */
+  async feed(ids, position) {
+    this.#checkRoom(position + ids.length);
+    await this.#compile(["decode"]);
+    for (const [i, id] of ids.entries()) {
+      this.#start(id, position + i);
+      this.#submit(["decode"]);
+      this.#wrote(position, position + i + 1);
+      if (i % IN_FLIGHT === IN_FLIGHT - 1) await this.#device.queue.onSubmittedWorkDone();
+    }
+    await this.#device.queue.onSubmittedWorkDone();
   }
 
   /**
@@ -217,13 +236,14 @@ export class Model {
    * @param {GenerateOptions} options
    * @returns {AsyncGenerator<number, void, void>}
    */
-  async *generate({ id, position, sampling, maxTokens, signal }) {
+  async *generate({ id, position, sampling, maxTokens, drawn = 0, signal }) {
     this.#checkRoom(position + Math.min(maxTokens, 1));
     const steps = Math.min(maxTokens, this.#context - position);
     const greedy = !(sampling.temperature > 0);
     const { temperature, top_k = 0, top_p = 1, min_p = 0 } = sampling;
     if (!greedy) this.#write("params", new Float32Array([temperature, top_p, min_p, top_k]));
     const random = uniforms(sampling.seed);
+    for (let i = 0; i < drawn; i += 1) random();
     const names = ["decode", greedy ? "greedy" : "sample"];
     await this.#compile(names);
     this.#start(id, position);
@@ -246,7 +266,7 @@ export class Model {
         const before = performance.now();
         const bytes = await /** @type {Promise<ArrayBuffer>} */ (pending.shift());
         this.#depth = performance.now() - before < SLOW_STEP_MS ? IN_FLIGHT : 1;
-        signal?.throwIfAborted();
+        throwIfAborted(signal);
         yield /** @type {number} */ (new Int32Array(bytes)[0]);
       }
     } finally {
