@@ -99,7 +99,7 @@ export class Model {
     if (!Number.isInteger(context) || context < 1 || context > maximum) {
       throw new WebGemmaError("bad-request", `The context must be from 1 to ${maximum} tokens, not ${context}.`);
     }
-    const runtime = await Runtime.create({ wasmBytes, device });
+    const runtime = await Runtime.create({ wasmBytes, device, checks: spec.checks });
     try {
       throwIfAborted(signal);
       const model = new Model(runtime, device, manifest, spec, context);

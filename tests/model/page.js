@@ -5,6 +5,9 @@ import { loadWeights } from "/static/engine/loader.js";
 import { fileAt } from "/static/engine/manifest.js";
 import { fetchManifest } from "/static/engine/manifest_fetch.js";
 import { Model } from "/static/engine/model.js";
+import { openModel } from "/static/engine/open_model.js";
+import { RecoveringModel } from "/static/engine/recovery.js";
+import { Runtime } from "/static/engine/runtime.js";
 
 const GREEDY = { temperature: 0 };
 
@@ -52,4 +55,78 @@ export async function generate(model, ids, maxTokens, take = maxTokens, position
     if (taken.length === take) break;
   }
   return taken;
+}
+
+/**
+ * Compiles kernels on a GPU that computes wrongly: [pattern of a kernel's name, text of its WGSL, what runs in its place].
+ * Returns [kernel, error or null] for the first kernel of each pattern.
+ */
+export async function compileAltered(path, changes) {
+  const url = new URL(path, location.href).href;
+  const manifest = await fetchManifest(url, fetch);
+  const { device } = await requestDevice(manifest.builds, { force: "f32" });
+  const create = device.createShaderModule.bind(device);
+  device.createShaderModule = ({ label, code }) => {
+    const [, text, other] = changes.find(([pattern]) => new RegExp(pattern).test(label)) ?? [];
+    if (text !== undefined && !code.includes(text)) throw new Error(`${label} has no ${text}`);
+    return create({ label, code: text === undefined ? code : code.replaceAll(text, () => other) });
+  };
+  const { wasm, checks } = manifest.builds.f32;
+  const runtime = await Runtime.create({
+    wasmBytes: await download(fileAt(manifest, wasm), { baseUrl: url, fetch }),
+    device,
+    checks,
+  });
+  const found = [];
+  for (const [pattern] of changes) {
+    const name = runtime.kernels().find((kernel) => new RegExp(pattern).test(kernel));
+    const error = await runtime.compile(name).then(() => null, ({ code, message }) => ({ code, message }));
+    found.push([name, error]);
+  }
+  runtime.dispose();
+  device.destroy();
+  return found;
+}
+
+/** The continuation of `ids` by a model whose device is destroyed in the middle of a prefill, and after `lossAt` tokens. */
+export async function generateThroughLosses(path, ids, sampling, steps, lossAt) {
+  const url = new URL(path, location.href).href;
+  const manifest = await fetchManifest(url, fetch);
+  /** @type {GPUDevice | null} */
+  let current = null;
+  const events = [];
+  const parts = {
+    fetch,
+    requestDevice: async (builds, options) => {
+      const found = await requestDevice(builds, options);
+      current = found.device;
+      return found;
+    },
+    createModel: async (created) => {
+      const model = await Model.create(created);
+      // Compiles what this test uses, and nothing in the background.
+      model.record = () => Promise.all(["decode", "sample", "prefill_16"].map((name) => model.programs.get(name).compile()));
+      return model;
+    },
+  };
+  const ignore = () => {};
+  const options = { manifest, url, build: "f32", context: 512, onProgress: ignore, onStage: ignore, onEvent: ignore };
+  const open = (signal) => openModel({ ...options, signal }, parts);
+  const opened = await open(new AbortController().signal);
+  const model = new RecoveringModel({ opened, open, notify: ({ type }) => events.push(type) });
+  const last = ids.length - 1;
+  const run = async (losing) => {
+    const prefill = model.prefill(ids.slice(0, last), 0);
+    if (losing) current.destroy();
+    await prefill;
+    const taken = [];
+    for await (const id of model.generate({ id: ids[last], position: last, sampling, maxTokens: steps })) {
+      taken.push(id);
+      if (losing && taken.length === lossAt) current.destroy();
+    }
+    return taken;
+  };
+  const result = { expected: await run(false), found: await run(true), events, resets: model.stats().gpuResets };
+  await model.dispose();
+  return result;
 }
