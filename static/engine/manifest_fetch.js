@@ -1,15 +1,35 @@
+/** @import { FileStore } from "./file_store.js" */
 /** @import { Manifest } from "./manifest.js" */
 import { WebGemmaError, isAbort } from "./errors.js";
 import { validateManifest } from "./manifest.js";
+import { storedManifest } from "./stored_models.js";
 
 /**
+ * The server's manifest, or where it does not answer that of the model as it is stored.
+ *
  * @param {string} baseUrl the artifact's folder, absolute, with a "/" at its end
  * @param {typeof globalThis.fetch} fetch
- * @param {AbortSignal} [signal]
+ * @param {{ signal?: AbortSignal, store?: FileStore | null }} [options]
  * @returns {Promise<Manifest>}
  * @throws {WebGemmaError} "manifest" if there is none that can be used, "network" if the server does not answer
  */
-export async function fetchManifest(baseUrl, fetch, signal) {
+export async function fetchManifest(baseUrl, fetch, { signal, store = null } = {}) {
+  try {
+    return await askServer(baseUrl, fetch, signal);
+  } catch (error) {
+    const stored = error instanceof WebGemmaError && error.code === "network" && store ? await storedManifest(store, baseUrl) : null;
+    if (stored) return stored;
+    throw error;
+  }
+}
+
+/**
+ * @param {string} baseUrl
+ * @param {typeof globalThis.fetch} fetch
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Manifest>}
+ */
+async function askServer(baseUrl, fetch, signal) {
   const url = new URL("manifest.json", baseUrl).href;
   /** @type {Response} */
   let response;
