@@ -197,13 +197,14 @@ class StoreSink {
   /** @param {string} etag */
   async remember(etag) {
     this.etag = etag;
-    const handle = /** @type {FileHandle} */ (await this.#folder.getFileHandle(this.#sha256 + ETAG, { create: true }));
-    const file = await syncHandle(handle, "readwrite");
     try {
+      const handle = /** @type {FileHandle} */ (await this.#folder.getFileHandle(this.#sha256 + ETAG, { create: true }));
+      const file = await syncHandle(handle, "readwrite");
       file.truncate(0);
       file.write(new TextEncoder().encode(etag), { at: 0 });
-    } finally {
       file.close();
+    } catch {
+      // Without it the next visit still finds out by the hash whether the rest belongs to what is here.
     }
   }
 
