@@ -39,6 +39,7 @@ import { Uploader } from "./upload.js";
  * @property {(shards: Iterable<number>) => void} prioritize  puts these before whatever has not started yet
  */
 
+const TICK_MS = 500;
 /** Stored shards that are open at once: opening one takes as long as reading some megabytes. */
 const OPEN_AHEAD = 3;
 const MOST_PASSES = 3;
@@ -224,7 +225,12 @@ class LoadRun {
     if (!this.#waiting.every((shard) => this.#source.isStored(shard))) {
       await this.#source.makeRoom();
       this.#meter.notice = this.#source.notice;
-      await this.#downloadAll();
+      const ticking = setInterval(() => this.#meter.tick(), TICK_MS);
+      try {
+        await this.#downloadAll();
+      } finally {
+        clearInterval(ticking);
+      }
     }
     this.#turn?.release();
     await this.#loadStored();

@@ -50,6 +50,17 @@ export class ProgressMeter {
     else this.#cached += delta;
     const at = this.#now();
     if (at - this.#reportedAt < REPORT_EVERY_MS && this.#network + this.#cached < this.#total) return;
+    this.#tell(at);
+  }
+
+  /** Reports where things stand, so that a silent network shows as a falling rate. */
+  tick() {
+    const at = this.#now();
+    if (at - this.#reportedAt >= REPORT_EVERY_MS) this.#tell(at);
+  }
+
+  /** @param {number} at */
+  #tell(at) {
     this.#reportedAt = at;
     this.#samples.push({ at, network: this.#network });
     while (this.#samples.length > 2 && at - /** @type {{ at: number }} */ (this.#samples[1]).at > WINDOW_MS)

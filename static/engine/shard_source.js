@@ -78,7 +78,7 @@ export class ShardSource {
     const needed = missing.reduce((sum, file, i) => sum + Math.max(0, file.bytes - (there[i] ?? 0)), 0);
     const { quota = Infinity, usage = 0 } = await estimate().catch(() => /** @type {StorageEstimate} */ ({}));
     if (needed > quota - usage) {
-      const [need, free] = [needed, Math.max(0, quota - usage)].map((bytes) => `${(bytes / 1e6).toFixed(0)} MB`);
+      const [need, free] = [needed, Math.max(0, quota - usage)].map(megabytes);
       this.#stopKeeping(`the browser's storage has room for ${free}, and ${need} are needed`);
       return;
     }
@@ -196,7 +196,10 @@ export class ShardSource {
   async #fetch(file, options) {
     const { bytes, refused } = await this.#transfers.transfer(file, { ...options, store: this.#keeps ? this.#store : null });
     if (bytes === null) this.#verified.add(file.sha256);
-    if (refused) this.#stopKeeping(`the browser's storage refused it: ${refused}`);
+    if (refused) {
+      const total = this.#shards.reduce((sum, shard) => sum + shard.bytes, 0);
+      this.#stopKeeping(`it has ${megabytes(total)}, and the browser's storage took no more (${refused.replace(/\.$/, "")})`);
+    }
     return bytes;
   }
 
@@ -268,4 +271,9 @@ export class ShardSource {
     if (!shard) throw new RangeError(`there is no shard ${index}`);
     return shard;
   }
+}
+
+/** @param {number} bytes */
+function megabytes(bytes) {
+  return `${(bytes / 1e6).toFixed(0)} MB`;
 }

@@ -18,11 +18,13 @@ self.addEventListener("message", async (/** @type {MessageEvent<ToTransferWorker
   if (data.type === "abort") return abort.abort();
   abort = new AbortController();
   const pending = { network: 0, cache: 0 };
-  let reportedAt = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
   const report = () => {
+    clearTimeout(timer);
+    timer = undefined;
     if (pending.network !== 0 || pending.cache !== 0) post({ type: "bytes", ...pending });
     pending.network = pending.cache = 0;
-    reportedAt = performance.now();
   };
   try {
     const store = data.keep ? await (opened ??= FileStore.open()) : null;
@@ -31,7 +33,7 @@ self.addEventListener("message", async (/** @type {MessageEvent<ToTransferWorker
       fetch: (input, init) => fetch(input, init),
       onBytes: (delta, from) => {
         pending[from] += delta;
-        if (performance.now() - reportedAt > REPORT_MS) report();
+        timer ??= setTimeout(report, REPORT_MS);
       },
       onFailure: () => post({ type: "failure" }),
     });

@@ -5,6 +5,7 @@ import { downloadTurn } from "../../static/engine/download_lock.js";
 import { FileStore } from "../../static/engine/file_store.js";
 import { loadWeights, startLoading } from "../../static/engine/loader.js";
 import { fetchManifest } from "../../static/engine/manifest_fetch.js";
+import { ProgressMeter } from "../../static/engine/progress.js";
 import { ShardSource } from "../../static/engine/shard_source.js";
 import { deleteModel, listModels, recordComplete, storedManifest, verifyModel } from "../../static/engine/stored_models.js";
 import { BASE, FakeDevice, fakeBuffers, pattern, serve, sha256Of, smallArtifact } from "./helpers.mjs";
@@ -116,7 +117,7 @@ test("a quota that is reached midway: what fits is kept, the rest goes to the GP
   disk.quota = (await recordSize(first)) + 110; // one shard and two validators
   await first.load();
   first.loaded();
-  assert.match(first.progress.at(-1).notice, /not be kept.*QuotaExceeded/);
+  assert.match(first.progress.at(-1).notice, /not be kept.*it has 0 MB.*QuotaExceeded/);
   const second = await visit({ disk });
   await second.load();
   second.loaded();
@@ -361,4 +362,15 @@ test("a page without workers loads without a storage", async () => {
   const buffers = fakeBuffers(manifest);
   await loadWeights({ manifest, device: new FakeDevice(), bufferOf: (name) => buffers.get(name), baseUrl: BASE, fetch: serve(files).fetch });
   assert.deepEqual(buffers.get("whole").buffer.memory, files.get("a.bin").subarray(0, 32));
+});
+
+test("a silent network shows as a falling rate", () => {
+  let now = 0;
+  const seen = [];
+  const meter = new ProgressMeter(1e6, (progress) => seen.push(progress), () => now);
+  for (; now < 3000; now += 500) meter.add(1e5, "network");
+  for (; now < 20_000; now += 500) meter.tick();
+  assert.ok(seen[4].bytesPerSecond > 150_000 && seen[4].secondsLeft < 4);
+  assert.equal(seen.at(-1).bytesPerSecond, 0);
+  assert.equal(seen.at(-1).secondsLeft, null);
 });
