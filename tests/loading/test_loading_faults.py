@@ -54,7 +54,7 @@ def test_cuts_busy_servers_refused_ranges_and_dropped_headers_cost_no_byte_twice
 
 
 def test_wrong_bytes_are_refused_and_fetched_again(tab: Tab, proxy: FaultProxy) -> None:
-    proxy.reset(lambda path, count: Fault(flip=HALF) if count == 1 and "shard" in path else None)
+    proxy.reset(lambda path, count: Fault(flip=HALF) if count == 1 and path.endswith(".bin") else None)
     assert is_right(tab.load())
 
 
@@ -91,7 +91,7 @@ def test_an_artifact_that_changes_midway_is_never_mixed(tab: Tab, proxy: FaultPr
 
 
 def test_a_reload_during_the_download_goes_on_inside_the_files(tab: Tab, proxy: FaultProxy) -> None:
-    proxy.reset(lambda path, _count: Fault(stall=HALF) if "shard" in path else None)
+    proxy.reset(lambda path, _count: Fault(stall=HALF) if path.endswith(".bin") else None)
     tab.start()
     tab.wait_for_bytes(HALF)
     tab.page.reload()
@@ -103,7 +103,7 @@ def test_a_reload_during_the_download_goes_on_inside_the_files(tab: Tab, proxy: 
 
 
 def test_of_two_tabs_one_downloads_and_the_other_shows_it(tab: Tab, context: BrowserContext, proxy: FaultProxy) -> None:
-    proxy.reset(lambda path, _count: Fault(rate=1 << 20) if "shard" in path else None)
+    proxy.reset(lambda path, _count: Fault(rate=1 << 20) if path.endswith(".bin") else None)
     other = Tab(context.new_page(), proxy.address)
     tab.start()
     tab.wait_for_bytes(HALF // 2)
@@ -184,7 +184,7 @@ def kill(folder: Path) -> None:
 def test_a_browser_that_is_killed_goes_on_inside_the_files(
     browser: Browser, proxy: FaultProxy, tmp_path: Path, rate: int, after: int
 ) -> None:
-    proxy.reset(lambda path, _count: Fault(rate=rate) if "shard" in path else None)
+    proxy.reset(lambda path, _count: Fault(rate=rate) if path.endswith(".bin") else None)
     folder = tmp_path / "profile"
     with profile(browser, folder) as context:
         first = Tab(context.new_page(), proxy.address)
@@ -197,4 +197,4 @@ def test_a_browser_that_is_killed_goes_on_inside_the_files(
         result = Tab(context.new_page(), proxy.address).load()
     assert is_right(result)
     assert result["progress"]["cachedBytes"] > 0
-    assert any(asked.range for asked in proxy.asked if "shard" in asked.path)
+    assert any(asked.range for asked in proxy.asked if asked.path.endswith(".bin"))
