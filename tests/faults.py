@@ -129,6 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.rate:
                 time.sleep(PIECE / fault.rate)
         if fault.cut is not None:
+            time.sleep(0.3)  # a reset overtakes what is still on its way
             self._reset()
         elif fault.stall is not None:
             self.proxy.ended.wait()
