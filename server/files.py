@@ -31,6 +31,7 @@ MEDIA_TYPES = {
     ".woff2": "font/woff2",
 }
 COMPRESSIBLE = frozenset({".css", ".html", ".jinja", ".js", ".json", ".svg", ".txt", ".wasm", ".webmanifest"})
+IMMUTABLE = "public, max-age=31536000, immutable"
 # A tokenizer.json of 32 MB is the largest file worth compressing; weights do not compress.
 LARGEST_COMPRESSED = 64 << 20
 

@@ -241,7 +241,7 @@ class LoadRun {
     if (!this.#source.keeps) return;
     this.#turn = await takeTurn({
       signal: this.#failure.signal,
-      onWait: (progress) => onProgress?.({ ...progress, text: "Another tab is downloading the model", notice: progress.notice }),
+      onWait: (progress) => onProgress?.({ ...progress, waiting: true, text: "Another tab is downloading the model" }),
     });
   }
 

@@ -10,6 +10,7 @@
  * @property {number | null} secondsLeft  null while it cannot be told
  * @property {number} bytesPerSecond  from the network; 0 while it cannot be told
  * @property {string} text  for people
+ * @property {boolean} [waiting]  another tab downloads, and these are its figures
  * @property {string} [notice]  what people should know besides, such as that nothing will be kept
  */
 
