@@ -11,6 +11,13 @@ from e2e.server_process import running_server
 
 WORKER_READY = "() => navigator.serviceWorker.ready.then(({ active }) => active.state === 'activated' || null)"
 
+MODEL_STORED = """async () => {
+  const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("webgemma", { create: true });
+  for await (const name of (await root.getDirectoryHandle("models", { create: true })).keys())
+    if (/^[0-9a-f]+$/.test(name)) return true; // not the one of an unfinished download
+  return false;
+}"""
+
 
 def test_the_page_and_its_model_work_without_the_server_after_one_visit(
     browser: Browser, models_dir: Path, home: Path, tmp_path: Path
@@ -21,8 +28,9 @@ def test_the_page_and_its_model_work_without_the_server_after_one_visit(
     with running_server(tmp_path, "--models-dir", str(models_dir), environment=environment) as address:
         first = ChatPage(context.new_page(), address)
         first.open()
-        first.wait_until_ready()
+        # A visit that is cut short as soon as everything has arrived.
         first.page.wait_for_function(WORKER_READY)
+        first.page.wait_for_function(MODEL_STORED, polling=200)
         first.page.close()
     again = ChatPage(context.new_page(), address)
     again.open(temperature=0, max_tokens=4)

@@ -65,6 +65,6 @@ models.addEventListener("change", () => {
   location.assign(address);
 });
 
-await session.start();
-// Afterwards: what it fetches for later must not slow down what is wanted now. Other hosts than ours may have none.
+// Other hosts than our server may have none.
 navigator.serviceWorker?.register("/service_worker.js").catch(() => {});
+await session.start();
