@@ -121,8 +121,8 @@ class FileServer:
 def _keep_plain_range(scope: Scope) -> bool:
     """Whether the request asks for one plain range of bytes; any other Range header is taken out of it.
 
-    The answer is then the whole file. Several ranges at once are of no use here, and how much work they make would be the
-    client's choice.
+    The answer is then the whole file. Several ranges at once are of no use here, and how much work they make would be
+    the client's choice.
     """
     ranges = [value for name, value in scope["headers"] if name == b"range"]
     if not ranges:

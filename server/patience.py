@@ -24,7 +24,7 @@ class PatientProtocol(H11Protocol):
         """Start to watch the connection."""
         super().connection_made(transport)
         self._since = self.loop.time()
-        self._unread = 0
+        self._unread, self._was_answering = 0, False
         self._watch: asyncio.TimerHandle | None = self.loop.call_later(self.check_every, self._check)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -37,14 +37,11 @@ class PatientProtocol(H11Protocol):
     def _check(self) -> None:
         now, unread = self.loop.time(), self.transport.get_write_buffer_size()
         answering = self.cycle is not None and not self.cycle.response_complete
-        if answering and (unread == 0 or unread != self._unread):
-            self._since = now
-        elif self._was_answering and not answering:
+        taken = answering and (unread == 0 or unread != self._unread)
+        if taken or (self._was_answering and not answering):
             self._since = now
         self._unread, self._was_answering = unread, answering
         if now - self._since > (self.seconds_to_read if answering else self.seconds_to_ask):
             self.transport.abort()
             return
         self._watch = self.loop.call_later(self.check_every, self._check)
-
-    _was_answering = False

@@ -97,8 +97,9 @@ class Page:
 def static_router(page: Page, files: FileServer) -> APIRouter:
     """Routes of the page's files.
 
-    Modules import each other by relative names, so a page's version at the start of its first address reaches all of them. Under
-    a version there is only what belongs to it, for good; without one every file is revalidated by its content hash.
+    Modules import each other by relative names, so a page's version at the start of its first address reaches all of
+    them. Under a version there is only what belongs to it, for good; without one every file is revalidated by its
+    content hash.
     """
     router = APIRouter()
 

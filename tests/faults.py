@@ -27,7 +27,8 @@ class Fault:
     cut: int | None = None  # the connection is reset after so many bytes
     stall: int | None = None  # nothing more comes after so many bytes, until the proxy ends
     flip: int | None = None  # the bit 0 of this byte is inverted
-    drop: frozenset[str] = frozenset()  # headers that are left out; without Content-Length the end of the connection ends the body
+    # Headers that are left out; without Content-Length the end of the connection ends the body.
+    drop: frozenset[str] = frozenset()
     body: bytes | None = None  # another content, with an ETag of its own
     rate: int | None = None  # bytes a second
 
@@ -170,7 +171,7 @@ def fault_proxy(upstream: str, extra: dict[str, Path] | None = None) -> Iterator
     def handler(*args: Any, **kwargs: Any) -> _Handler:
         return _Handler(*args, proxy=current, upstream=upstream, extra=extra or {}, **kwargs)
 
-    server = _Server(("127.0.0.1", 0), handler)  # type: ignore[arg-type]
+    server = _Server(("127.0.0.1", 0), handler)
     proxy = FaultProxy(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 Json = Any
-# What tends to break readers: sizes beyond 2^32 and 2^53, signs, fractions, paths, names that mean something to JavaScript.
+# What tends to break readers: sizes beyond 2^32 and 2^53, signs, fractions, paths, names that JavaScript knows.
 ODD_NUMBERS = [-1, 0, 1, 2, 3, 2**31, 2**32, 2**53, 2**63, 10**30, -(2**40), 0.5, 1e308]
 ODD_TEXTS = ["", "../x", "/", "a/b", "__proto__", "constructor", "toString", "\0", "é" * 50, "x" * 5000, "NaN"]
 

@@ -57,10 +57,13 @@ export async function recordComplete(store, url, manifest) {
  * @returns {Promise<Manifest | null>} the manifest of the version that is here completely, for loading without the server
  */
 export async function storedManifest(store, url) {
-  const record = await readRecord(store, await keyOf(url));
-  if (!record) return null;
+  const key = await keyOf(url);
   const { verified } = await store.list();
-  return record.manifest.files.some((file) => file.role === "shard" && !verified.has(file.sha256)) ? null : record.manifest;
+  for (const name of [key, key + NEXT]) {
+    const record = await readRecord(store, name);
+    if (record && record.manifest.files.every((file) => file.role !== "shard" || verified.has(file.sha256))) return record.manifest;
+  }
+  return null;
 }
 
 /**

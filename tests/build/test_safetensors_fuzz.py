@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,11 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 
 def read_everything(path: Path) -> None:
-    """Read all rows of all tensors; a BuildError of one sentence is as good an end as any."""
-    try:
+    """Read all rows of all tensors; a BuildError is as good an end as any."""
+    with suppress(BuildError):
         for tensor in read_header(path).values():
             if tensor.shape:
                 tensor.rows(0, tensor.shape[0])
-    except BuildError as error:
-        assert str(error)
 
 
 @FUZZ

@@ -7,7 +7,7 @@ import { loadWeights, startLoading } from "../../static/engine/loader.js";
 import { fetchManifest } from "../../static/engine/manifest_fetch.js";
 import { ProgressMeter } from "../../static/engine/progress.js";
 import { ShardSource } from "../../static/engine/shard_source.js";
-import { deleteModel, listModels, recordComplete, storedManifest, verifyModel } from "../../static/engine/stored_models.js";
+import { deleteModel, listModels, recordComplete, recordStart, storedManifest, verifyModel } from "../../static/engine/stored_models.js";
 import { BASE, FakeDevice, fakeBuffers, pattern, serve, sha256Of, smallArtifact } from "./helpers.mjs";
 import { FakeStorage } from "./opfs.mjs";
 
@@ -178,6 +178,16 @@ test("without the server the stored manifest is taken; without a stored model th
   assert.equal((await fetchManifest(BASE, away, { store })).name, "small");
   // A server that answers is believed.
   await assert.rejects(fetchManifest(BASE, async () => new Response("", { status: 404 }), { store }), { code: "manifest" });
+});
+
+test("a record that was torn while it was written is a miss: the one from the download's start still counts", async () => {
+  const { store, disk, load, manifest } = await visit();
+  await load();
+  const [[key, record]] = disk.models;
+  await recordStart(store, BASE, manifest);
+  record.bytes = record.bytes.slice(0, 100);
+  assert.ok(disk.models.has(`${key}.next`));
+  assert.equal((await storedManifest(store, BASE)).name, "small");
 });
 
 test("a flipped byte in a model's record is no record", async () => {

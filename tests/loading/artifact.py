@@ -1,4 +1,4 @@
-"""An artifact of random bytes: enough for everything between the server and the GPU's memory, nothing to compute with."""
+"""An artifact of random bytes: enough for everything between the server and the GPU's memory, and no model."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def write(folder: Path, name: str, *, seeds: tuple[int, ...] = (0,) * SHARDS) ->
         add(f"shard{index}", "bin", "shard", shard_bytes(index, seed))
         pieces = [{"shard": index, "offset": 0, "bytes": SHARD_BYTES}]
         shape = [SHARD_BYTES // 4]
-        tensors.append(
-            {"name": f"t{index}", "dtype": "uint32", "shape": shape, "bytes": SHARD_BYTES, "pieces": pieces}
-        )
+        tensors.append({"name": f"t{index}", "dtype": "uint32", "shape": shape, "bytes": SHARD_BYTES, "pieces": pieces})
     wasm = add("model", "wasm", "wasm", b"\0asm\1\0\0\0")
     tokenizer = add("tokenizer", "json", "tokenizer", b"{}")
     build = {
