@@ -28,7 +28,7 @@ MODEL_STORED = """async () => {
 
 
 def until(page: Page, condition: str) -> None:
-    """Return when the asynchronous function in JavaScript gives true. (wait_for_function takes its promise for true.)"""
+    """Return when the asynchronous function gives true. (wait_for_function takes its promise for true.)"""
     deadline = time.monotonic() + LOAD_MS / 1000
     while not page.evaluate(condition):
         assert time.monotonic() < deadline, condition
