@@ -35,15 +35,21 @@ export function transfersHere(options) {
  *
  * @param {string} baseUrl
  * @param {() => Worker} [startWorker]
+ * @param {Transfers} [here]  for when a worker's script cannot be loaded
  * @returns {Transfers}
  */
-export function transfersInWorkers(baseUrl, startWorker = newWorker) {
+export function transfersInWorkers(
+  baseUrl,
+  startWorker = newWorker,
+  here = transfersHere({ baseUrl, fetch: (input, init) => fetch(input, init) }),
+) {
   /** @type {Worker[]} */
   const idle = [];
   /** @type {Set<Worker>} */
   const all = new Set();
   return {
-    async transfer(file, { store, signal, onBytes, onFailure }) {
+    async transfer(file, options) {
+      const { store, signal, onBytes, onFailure } = options;
       throwIfAborted(signal);
       const worker = idle.pop() ?? startWorker();
       all.add(worker);
@@ -68,7 +74,9 @@ export function transfersInWorkers(baseUrl, startWorker = newWorker) {
             event.preventDefault();
             all.delete(worker);
             worker.terminate();
-            const message = `The worker that downloads stopped: ${event.message || "its script could not be loaded"}.`;
+            // Without a message its script could not be loaded.
+            if (!event.message) return settle(() => resolve(here.transfer(file, options)));
+            const message = `The worker that downloads stopped: ${event.message}.`;
             settle(() => reject(new WebGemmaError("worker-lost", message, "Load the page again.")));
           };
           worker.postMessage({ type: "start", file, baseUrl, keep: Boolean(store) });

@@ -8,6 +8,7 @@ import { fetchManifest } from "../../static/engine/manifest_fetch.js";
 import { ProgressMeter } from "../../static/engine/progress.js";
 import { ShardSource } from "../../static/engine/shard_source.js";
 import { deleteModel, listModels, recordComplete, recordStart, storedManifest, verifyModel } from "../../static/engine/stored_models.js";
+import { transfersInWorkers } from "../../static/engine/transfer_pool.js";
 import { BASE, FakeDevice, fakeBuffers, pattern, serve, sha256Of, smallArtifact } from "./helpers.mjs";
 import { FakeStorage } from "./opfs.mjs";
 
@@ -383,4 +384,58 @@ test("a silent network shows as a falling rate", () => {
   assert.ok(seen[4].bytesPerSecond > 150_000 && seen[4].secondsLeft < 4);
   assert.equal(seen.at(-1).bytesPerSecond, 0);
   assert.equal(seen.at(-1).secondsLeft, null);
+});
+
+/** A Worker whose script does what `run(data, post)` does; `fails` ends it with this error event instead. */
+function fakeWorker(run, fails) {
+  const worker = {
+    terminated: false,
+    terminate: () => (worker.terminated = true),
+    postMessage: (data) =>
+      queueMicrotask(() => {
+        if (fails) worker.onerror({ preventDefault() {}, ...fails });
+        else run(data, (message) => worker.onmessage({ data: message }));
+      }),
+  };
+  return worker;
+}
+
+test("workers are used again, report, and end with the pool", async () => {
+  const started = [];
+  const run = (data, post) => {
+    if (data.type === "abort") return;
+    post({ type: "bytes", network: 5, cache: 1 });
+    post({ type: "done", bytes: null, refused: "" });
+  };
+  const pool = transfersInWorkers(BASE, () => (started.push(fakeWorker(run)), started.at(-1)));
+  const seen = [];
+  const onBytes = (delta, from) => seen.push([delta, from]);
+  for (let i = 0; i < 3; i++) assert.deepEqual(await pool.transfer({ path: "a.bin" }, { onBytes }), { bytes: null, refused: "" });
+  assert.equal(started.length, 1);
+  assert.deepEqual(seen.slice(0, 2), [
+    [5, "network"],
+    [1, "cache"],
+  ]);
+  pool.close();
+  assert.ok(started[0].terminated);
+});
+
+test("a worker whose script cannot be loaded, and one that dies", async () => {
+  const here = { transfer: async () => ({ bytes: pattern(4), refused: "" }), close() {} };
+  const unloaded = transfersInWorkers(BASE, () => fakeWorker(null, { message: "" }), here);
+  assert.deepEqual((await unloaded.transfer({ path: "a.bin" }, {})).bytes, pattern(4));
+  const dead = transfersInWorkers(BASE, () => fakeWorker(null, { message: "out of memory" }), here);
+  await assert.rejects(dead.transfer({ path: "a.bin" }, {}), { code: "worker-lost", message: /out of memory/ });
+});
+
+test("a server that does not answer is as good as none", async () => {
+  const { store, load } = await visit();
+  const silent = (_url, { signal }) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  await assert.rejects(fetchManifest(BASE, silent, { store, patienceMs: 20 }), { code: "network", message: /does not answer/ });
+  await load();
+  assert.equal((await fetchManifest(BASE, silent, { store, patienceMs: 20 })).name, "small");
+  const abort = new AbortController();
+  const stopped = fetchManifest(BASE, silent, { store, signal: abort.signal });
+  abort.abort();
+  await assert.rejects(stopped, { code: "aborted" });
 });
