@@ -93,7 +93,7 @@ class CheckedBuffer(Strict):
 
 
 class KernelCheck(Strict):
-    """What a kernel gives on known inputs: workgroups along x and y, its scalars in order, its storage buffers in order."""
+    """What a kernel gives on known inputs: workgroups along x and y, its scalars and its storage buffers in order."""
 
     grid: tuple[int, int]
     scalars: list[Count]

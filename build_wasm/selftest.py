@@ -1,7 +1,7 @@
 """What each kernel must give on inputs that page and build can both make: the page's check that a GPU computes rightly.
 
-A word's input is a hash of its place, so no inputs are stored. A check runs a few workgroups of a kernel, and compares the sums
-of what it wrote with those that build_wasm/wgsl.py found by running the same text in numpy.
+A word's input is a hash of its place, so no inputs are stored. A check runs a few workgroups of a kernel, and compares
+the sums of what it wrote with those that build_wasm/wgsl.py found by running the same text in numpy.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ def hash_words(binding: int, first: int, count: int) -> NDArray[np.uint32]:
 
 
 def input_words(dtype: type[np.generic], binding: int, first: int, count: int) -> NDArray[np.uint32]:
-    """uint32 [count]: the bits of a buffer's words. f32 in [-1, 1); f16 in +-[0.5, 1); u32 that are weights of every packing;
-    i32 from 8 to 135, which are good positions and ids."""
+    """uint32 [count]: the bits of a buffer's words.
+
+    f32 in [-1, 1); f16 in +-[0.5, 1); u32 that are weights of every packing; i32 from 8 to 135, good positions and ids.
+    """
     h = hash_words(binding, first, count)
     if dtype is np.float32:
         return ((h >> np.uint32(8)).astype(np.float32) / np.float32(2**23) - np.float32(1)).view(np.uint32)

@@ -1,7 +1,8 @@
 """Runs the WGSL that TVM writes, in numpy: every invocation of a few workgroups in lockstep.
 
-It says what a kernel must give on a GPU, from the very text that the GPU gets, whatever the kernel computes. Only what TVM
-generates is understood: i32, u32, f32, f16, bool and vectors of them, arrays, `if`, `for`, barriers; anything else is refused.
+It says what a kernel must give on a GPU, from the very text that the GPU gets, whatever the kernel computes. Only what
+TVM generates is understood: i32, u32, f32, f16, bool and vectors of them, arrays, `if`, `for`, barriers; anything else
+is refused.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Storage:
 
 
 class Memory:
-    """Arrays in workgroup or private memory: one row of elements a workgroup or a lane, `rows` says which is a lane's."""
+    """Arrays in workgroup or private memory: a row of elements for each workgroup or lane; rows: which is a lane's."""
 
     def __init__(self, kind: str, length: int, rows: Array) -> None:
         self.dtype, self.lanes = element(kind)
@@ -113,10 +114,11 @@ class Memory:
         _assign(self.data, at, value, mask, self.lanes, lane)
 
 
-def _assign(data: Array, at: tuple[Array, ...], value: Array, mask: Array, lanes: int, lane: int | None) -> None:
+def _assign(data: Array, at: tuple[Any, ...], value: Array, mask: Array, lanes: int, lane: int | None) -> None:
     whole = np.broadcast_to(value, mask.shape + value.shape[1:])[mask]
     if lane is not None:
-        data[(*at, lane)] = whole
+        place: Any = (*at, lane)
+        data[place] = whole
     else:
         data[at] = whole[:, None] if lanes == 1 else whole
 
@@ -146,7 +148,7 @@ def parse(source: str) -> Kernel:
     size = (int(entry.group(1)), int(entry.group(2)), int(entry.group(3)))
     text = _Translator(entry.group(5), {b[0] for b in bindings}, {s[0] for s in shared}).function()
     scope: dict[str, Any] = dict(vars(_Operations))
-    exec(compile(text, f"<{name}>", "exec"), scope)  # Python that was made here, from names and operators alone
+    exec(compile(text, f"<{name}>", "exec"), scope)  # noqa: S102  # Python that was made here, from names and operators alone
 
     def run(buffers: Sequence[Storage], values: Mapping[str, int], grid: tuple[int, int]) -> None:
         threads = size[0] * size[1] * size[2]
@@ -174,7 +176,7 @@ def parse(source: str) -> Kernel:
 
 
 class _Translator:
-    """WGSL statements to the text of a Python function over numpy arrays. Names get a prefix, so that none is Python's."""
+    """WGSL statements to the text of a Python function over numpy arrays; a prefix keeps names from being Python's."""
 
     def __init__(self, body: str, storage: set[str], shared: set[str]) -> None:
         self.tokens: list[tuple[str, str]] = []

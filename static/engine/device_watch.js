@@ -1,5 +1,5 @@
-import { delay } from "./download.js";
 import { WebGemmaError } from "./errors.js";
+import { delay } from "./retry.js";
 
 /** How long after an error device.lost may still tell that the GPU was the cause. */
 const LOST_GRACE_MS = 100;

@@ -3,20 +3,28 @@
 /** @import { OpenOptions, OpenParts } from "./open_model.js" */
 /** @import { Stage } from "./progress.js" */
 /** @import { TokenizerJson } from "./tokenizer.js" */
+/** @import { Transfers } from "./transfer_pool.js" */
 import { ChatTemplate } from "./chat_template.js";
 import { Completions } from "./completions.js";
 import { checkDecoder } from "./detokenizer.js";
-import { delay, download } from "./download.js";
 import { WebGemmaError } from "./errors.js";
+import { FileStore } from "./file_store.js";
 import { fetchManifest } from "./manifest_fetch.js";
 import { fileAt } from "./manifest.js";
 import { openFitting, openModel } from "./open_model.js";
 import { RecoveringModel, close } from "./recovery.js";
+import { delay } from "./retry.js";
+import { ShardSource } from "./shard_source.js";
 import { Tokenizer } from "./tokenizer.js";
 
 /**
- * @typedef {OpenParts & { post: (message: FromWorker, transfer?: Transferable[]) => void }} HostParts  what the host is made of; tests
- *   give other ones
+ * What the host is made of; tests give other ones. transfers: how files are brought here (default: in this thread).
+ *
+ * @typedef {OpenParts & {
+ *   post: (message: FromWorker, transfer?: Transferable[]) => void,
+ *   fetch: typeof globalThis.fetch,
+ *   transfers?: (baseUrl: string) => Transfers,
+ * }} HostParts
  *
  * @typedef {object} Loaded
  * @property {Tokenizer} tokenizer
@@ -109,7 +117,7 @@ export class EngineHost {
    * @returns {Promise<Manifest>}
    */
   async #load({ url, build, context: wanted, lock }, signal) {
-    const { fetch, post } = this.#parts;
+    const { fetch, post, transfers } = this.#parts;
     holdLock(lock, () => post({ type: "alive" }));
     let [loadedBytes, totalBytes] = [0, 0];
     /** @type {(stage: Stage, text: string) => void} */
@@ -120,7 +128,8 @@ export class EngineHost {
       });
 
     onStage("manifest", "Reading the model's manifest");
-    const manifest = await fetchManifest(url, fetch, signal);
+    const store = await FileStore.open();
+    const manifest = await fetchManifest(url, fetch, { signal, store });
     totalBytes = manifest.files.reduce((sum, file) => sum + (file.role === "shard" ? file.bytes : 0), 0);
     const asked = checkContext(wanted ?? manifest.context.default, manifest);
     if (build !== undefined && !(build in manifest.builds)) {
@@ -129,6 +138,7 @@ export class EngineHost {
         `This model has no build "${build}", only ${Object.keys(manifest.builds).join(", ")}.`,
       );
     }
+    const source = new ShardSource({ manifest, baseUrl: url, fetch, store, transfers: transfers?.(url) });
     // Whichever fails first stops the other.
     const failure = new AbortController();
     const stop = () => failure.abort();
@@ -136,17 +146,16 @@ export class EngineHost {
     if (signal.aborted) stop();
     /** @type {OpenOptions} */
     const options = {
-      ...{ manifest, url, build, context: asked, signal: failure.signal, onStage },
+      ...{ manifest, source, build, context: asked, signal: failure.signal, onStage },
       onProgress: (progress) => {
         loadedBytes = progress.loadedBytes;
         post({ type: "progress", progress });
       },
       onEvent: (event) => post({ type: "event", event }),
     };
+    await source.open();
     const opening = openFitting(options, this.#parts);
-    const reading = download(fileAt(manifest, manifest.tokenizer), { baseUrl: url, fetch, signal: failure.signal }).then((bytes) =>
-      readText(manifest, bytes),
-    );
+    const reading = source.file(fileAt(manifest, manifest.tokenizer), failure.signal).then((bytes) => readText(manifest, bytes));
     try {
       const [opened, { tokenizer, template }] = await Promise.all([opening, reading]);
       const { context } = opened;
@@ -160,6 +169,7 @@ export class EngineHost {
       this.#loaded = { tokenizer, completions, model, build: opened.build, context };
     } catch (error) {
       stop();
+      source.close();
       opening.then(close, () => {});
       throw error;
     } finally {

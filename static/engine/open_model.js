@@ -1,10 +1,10 @@
 /** @import { BuildSpec, Manifest } from "./manifest.js" */
 /** @import { Progress, Stage } from "./progress.js" */
 /** @import { EngineEvent } from "./protocol.js" */
+/** @import { ShardSource } from "./shard_source.js" */
 /** @import { Opened, ReplayableModel } from "./recovery.js" */
 /** @import { TensorBuffer } from "./loader.js" */
 import { DeviceWatch } from "./device_watch.js";
-import { download } from "./download.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { loadWeights } from "./loader.js";
 import { fileAt } from "./manifest.js";
@@ -30,13 +30,12 @@ import { gigabytes, memoryEstimate } from "./memory.js";
  * @property {string} buildName
  *
  * @typedef {object} OpenParts  what opening is made of; tests give other ones
- * @property {typeof globalThis.fetch} fetch
  * @property {(builds: Record<string, BuildSpec>, options: { force?: string }) => Promise<Gpu>} requestDevice
  * @property {(parts: ModelParts) => Promise<LoadedModel>} createModel
  *
  * @typedef {object} OpenOptions
  * @property {Manifest} manifest
- * @property {string} url  of the artifact's folder
+ * @property {ShardSource} source
  * @property {string} [build]  to force
  * @property {number} context  tokens
  * @property {AbortSignal} signal
@@ -89,8 +88,8 @@ export async function openFitting(options, parts) {
  * @returns {Promise<Opened & { build: string }>}
  * @throws {WebGemmaError} "no-adapter", "device-lost", "out-of-memory", "wrong-results", or the loader's; nothing stays on the GPU
  */
-export async function openModel(options, { fetch, requestDevice, createModel }, onBuild = () => {}) {
-  const { manifest, url, context, signal, onProgress, onStage, onEvent } = options;
+export async function openModel(options, { requestDevice, createModel }, onBuild = () => {}) {
+  const { manifest, source, context, signal, onProgress, onStage, onEvent } = options;
   onStage("adapter", "Looking for a GPU");
   const { device, adapterInfo, buildName: build } = await requestDevice(manifest.builds, { force: options.build });
   onBuild(build);
@@ -101,12 +100,11 @@ export async function openModel(options, { fetch, requestDevice, createModel }, 
   let model = null;
   try {
     throwIfAborted(signal);
-    const files = { baseUrl: url, fetch, signal };
     const wasm = fileAt(manifest, /** @type {BuildSpec} */ (manifest.builds[build]).wasm);
-    const wasmBytes = await download(wasm, files);
+    const wasmBytes = await source.file(wasm, signal);
     const created = (model = await watch.guard(createModel({ manifest, build, device, wasmBytes, context, signal })));
     await watch.guard(
-      loadWeights({ ...files, manifest, device, bufferOf: (/** @type {string} */ name) => created.tensorBuffer(name), onProgress }),
+      loadWeights({ manifest, device, source, signal, bufferOf: (/** @type {string} */ name) => created.tensorBuffer(name), onProgress }),
     );
     onStage("compile", "Preparing the GPU programs");
     await watch.guard(model.record());

@@ -1,7 +1,7 @@
 /** @import { Instance, Module, PackedFunc, Tensor, VirtualMachine } from "@mlc-ai/web-runtime" */
 /** @import { KernelInfo } from "./kernels.js" */
 /** @import { KernelCheck } from "./manifest.js" */
-import { instantiate } from "/static/vendor/web-runtime.js";
+import { instantiate } from "../vendor/web-runtime.js";
 import { CompileQueue } from "./compile_queue.js";
 import { WebGemmaError } from "./errors.js";
 import { Kernel } from "./kernels.js";

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,8 +83,10 @@ def test_integers_wrap_and_divide_towards_zero() -> None:
 def test_vectors_bits_and_halves() -> None:
     body = """
   let w : u32 = ((X_ptr[i32(threadIdx.x)] * 0u) + 1006648320u);
-  let v : vec4<f32> = vec4<f32>(((vec4<u32>(w, w, w, w)>>vec4<u32>((0u)+(8u*0), (0u)+(8u*1), 16u, 24u)) & vec4<u32>(255u, 255u, 255u, 255u)));
-  Y_ptr[i32(threadIdx.x)] = (v + vec4<f32>((unpack2x16float(w))[1], dot(v, v), select(1.000000e+00f, 2.000000e+00f, (w > 1u)), bitcast<f32>(1065353216u)));"""
+  let s : vec4<u32> = vec4<u32>((0u)+(8u*0), (0u)+(8u*1), 16u, 24u);
+  let v : vec4<f32> = vec4<f32>(((vec4<u32>(w, w, w, w)>>s) & vec4<u32>(255u, 255u, 255u, 255u)));
+  let two : f32 = select(1.000000e+00f, 2.000000e+00f, (w > 1u));
+  Y_ptr[i32(threadIdx.x)] = (v + vec4<f32>((unpack2x16float(w))[1], dot(v, v), two, bitcast<f32>(1065353216u)));"""
     word = 1006648320  # 0x3C003C00: two halves of 1.0, bytes 0, 60, 0, 60
     assert word == 0x3C003C00
     assert run(body, "u32", "vec4<f32>")[0].tolist() == [1, 60 + 7200, 2, 61]
@@ -119,7 +122,7 @@ def test_workgroups_that_would_write_the_same_are_left_out() -> None:
 
 def test_the_inputs_are_those_that_the_page_makes() -> None:
     """The same numbers stand in tests/engine/self_test.test.mjs."""
-    expected = {
+    expected: dict[tuple[Any, int], list[int]] = {
         (np.int32, 1): [33, 82, 14, 13, 40, 23],
         (np.uint32, 3): [3166420735, 967523179, 1027096394],
         (np.float16, 3): [3099310847, 967523179, 959986506],

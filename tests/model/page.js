@@ -8,6 +8,7 @@ import { Model } from "/static/engine/model.js";
 import { openModel } from "/static/engine/open_model.js";
 import { RecoveringModel } from "/static/engine/recovery.js";
 import { Runtime } from "/static/engine/runtime.js";
+import { ShardSource } from "/static/engine/shard_source.js";
 
 const GREEDY = { temperature: 0 };
 
@@ -96,7 +97,6 @@ export async function generateThroughLosses(path, ids, sampling, steps, lossAt) 
   let current = null;
   const events = [];
   const parts = {
-    fetch,
     requestDevice: async (builds, options) => {
       const found = await requestDevice(builds, options);
       current = found.device;
@@ -110,7 +110,8 @@ export async function generateThroughLosses(path, ids, sampling, steps, lossAt) 
     },
   };
   const ignore = () => {};
-  const options = { manifest, url, build: "f32", context: 512, onProgress: ignore, onStage: ignore, onEvent: ignore };
+  const source = new ShardSource({ manifest, baseUrl: url, fetch });
+  const options = { manifest, source, build: "f32", context: 512, onProgress: ignore, onStage: ignore, onEvent: ignore };
   const open = (signal) => openModel({ ...options, signal }, parts);
   const opened = await open(new AbortController().signal);
   const model = new RecoveringModel({ opened, open, notify: ({ type }) => events.push(type) });
