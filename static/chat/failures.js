@@ -27,7 +27,7 @@ export function toFailure(error) {
 }
 
 /** Failures after which the engine holds no usable GPU state: it must be loaded again before the next answer. */
-const NEEDS_RELOAD = new Set(["device-lost", "out-of-memory", "shard-hash", "shard-size", "worker-lost", "disposed", "wrong-results", "gpu-error", "unexpected"]);
+const NEEDS_RELOAD = new Set(["device-lost", "network", "out-of-memory", "shard-hash", "shard-size", "worker-lost", "disposed", "wrong-results", "gpu-error", "unexpected"]);
 
 /** @param {Failure} failure */
 export function needsReload(failure) {

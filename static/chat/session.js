@@ -1,4 +1,4 @@
-/** @import { BuildProgress, ChatRequest, EngineEvent, EngineLike, LoadOptions, Turn } from "./types.js" */
+/** @import { BuildProgress, ChatRequest, EngineEvent, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
 /** @import { Query } from "./query.js" */
 /** @import { Store } from "./store.js" */
 import { needsReload, toFailure } from "./failures.js";
@@ -17,6 +17,9 @@ async function loadEngine(url, options) {
   return await Engine.load(url, options);
 }
 
+/** Events after which there is nothing to tell any more. */
+const OVER = new Set(["gpu-resumed", "complete", "withdrawn"]);
+
 /**
  * What a person can do on the page, and the order in which it happens. It writes to the store and never touches the DOM.
  */
@@ -25,6 +28,8 @@ export class Session {
   #query;
   /** @type {EngineLike | null} */
   #engine = null;
+  /** Answers written before all of the model's bytes were verified. @type {Set<number> | null} */
+  #provisional = null;
   /** @type {AbortController | null} */
   #answer = null;
   /** @type {Promise<void>} the answer being written; resolved when there is none */
@@ -91,9 +96,22 @@ export class Session {
   }
 
   /** @param {EngineEvent} event */
-  #noteEvent({ type, text }) {
+  #noteEvent({ type, text, error }) {
     if (type === "memory") this.#store.update({ memory: text });
-    else this.#store.update({ notice: type === "gpu-resumed" ? null : text });
+    else this.#store.update({ notice: OVER.has(type) ? null : text });
+    if (type === "partial") this.#provisional = new Set();
+    if (type === "complete") this.#provisional = null;
+    if (type === "withdrawn" && error) this.#withdraw(error);
+  }
+
+  /**
+   * Answers that were made from bytes which turned out to be wrong do not stay.
+   *
+   * @param {Failure} failure
+   */
+  #withdraw(failure) {
+    for (const id of this.#provisional ?? []) this.#store.updateTurn(id, { text: "", state: "error", finishReason: undefined, failure });
+    this.#provisional = null;
   }
 
   /**
@@ -160,6 +178,7 @@ export class Session {
     if (!engine) throw new Error("The model is not loaded.");
     const abort = new AbortController();
     this.#answer = abort;
+    this.#provisional?.add(answer.id);
     this.#store.update({ answering: true });
     let text = "";
     /** @type {Partial<Turn>} */

@@ -89,8 +89,9 @@
  * @property {() => void | Promise<void>} dispose
  *
  * @typedef {object} EngineEvent  what the engine tells while it lives
- * @property {string} type  "gpu-reset", "gpu-resumed", "smaller-context", "other-build" or "memory"
+ * @property {string} type  "gpu-reset", "gpu-resumed", "smaller-context", "other-build", "memory", "partial", "complete", "withdrawn"
  * @property {string} text  for people
+ * @property {Failure} [error]  of "withdrawn": why answers so far may be wrong
  *
  * @typedef {object} LoadOptions
  * @property {(progress: Progress) => void} onProgress

@@ -6,9 +6,10 @@
 /** @import { TensorBuffer } from "./loader.js" */
 import { DeviceWatch } from "./device_watch.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
-import { loadWeights } from "./loader.js";
+import { startLoading } from "./loader.js";
 import { fileAt } from "./manifest.js";
 import { gigabytes, memoryEstimate } from "./memory.js";
+import { PartialModel, splitShards } from "./partial_model.js";
 
 /**
  * @typedef {ReplayableModel & {
@@ -98,23 +99,41 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
   onEvent({ type: "memory", text: `Needs ${gigabytes(memory.total)} of GPU memory`, memory });
   /** @type {LoadedModel | null} */
   let model = null;
+  // The loading may go on when this is done: the model stops it when it is disposed of.
+  const stop = new AbortController();
+  const abort = () => stop.abort();
+  signal.addEventListener("abort", abort, { once: true });
   try {
     throwIfAborted(signal);
     const wasm = fileAt(manifest, /** @type {BuildSpec} */ (manifest.builds[build]).wasm);
     const wasmBytes = await source.file(wasm, signal);
     const created = (model = await watch.guard(createModel({ manifest, build, device, wasmBytes, context, signal })));
-    await watch.guard(
-      loadWeights({ manifest, device, source, signal, bufferOf: (/** @type {string} */ name) => created.tensorBuffer(name), onProgress }),
-    );
+    const bufferOf = (/** @type {string} */ name) => created.tensorBuffer(name);
+    const { first, later } = splitShards(manifest);
+    const loading = startLoading({ manifest, device, source, signal: stop.signal, order: first, bufferOf, onProgress });
+    await watch.guard(later.length > 0 ? loading.shards(first) : loading.done);
     onStage("compile", "Preparing the GPU programs");
     await watch.guard(model.record());
     throwIfAborted(signal);
-    return { model, watch, build, adapter: describe(adapterInfo) };
+    const opened = { watch, build, adapter: describe(adapterInfo) };
+    if (later.length === 0) return { ...opened, model };
+    onEvent({ type: "partial", text: "The model can answer. The rest of it is still arriving, which makes it slower." });
+    const told = {
+      onComplete: () => onEvent({ type: "complete", text: "All of the model is here." }),
+      onFailure: (/** @type {unknown} */ thrown) => {
+        const error = WebGemmaError.from(thrown);
+        if (!watch.lost) onEvent({ type: "withdrawn", text: error.message, error: error.toRecord() });
+      },
+    };
+    return { ...opened, model: new PartialModel({ model, manifest, device, bufferOf, source, loading, stop, ...told }) };
   } catch (thrown) {
+    stop.abort();
     const error = await watch.explain(thrown);
     await model?.dispose();
     device.destroy();
     throw error;
+  } finally {
+    signal.removeEventListener("abort", abort);
   }
 }
 

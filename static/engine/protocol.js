@@ -18,7 +18,8 @@
  *
  * What a person may want to know while it happens; `text` says it to them.
  *
- * @typedef {{ type: "gpu-reset" | "gpu-resumed" | "smaller-context" | "other-build", text: string }
+ * @typedef {{ type: "gpu-reset" | "gpu-resumed" | "smaller-context" | "other-build" | "partial" | "complete", text: string }
+ *   | { type: "withdrawn", text: string, error: ErrorRecord }
  *   | { type: "memory", text: string, memory: MemoryEstimate }} EngineEvent
  *
  * @typedef {object} Stats  what Model.stats() adds is passed through
