@@ -117,6 +117,11 @@ const EXPLANATIONS = {
     text: "The background worker that runs the model ended, most often because memory ran out.",
     steps: ["Close other tabs and programs that need much memory, then retry."],
   },
+  interrupted: {
+    title: "This answer was cut off",
+    text: "The page was closed, or the browser ended it, while the answer was written.",
+    steps: ["Retry to have it written again."],
+  },
   disposed: { title: "The model was unloaded", text: "Retry to load it again." },
   "bad-request": {
     title: "The request could not be used",

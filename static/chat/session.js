@@ -17,6 +17,8 @@ async function loadEngine(url, options) {
   return await Engine.load(url, options);
 }
 
+/** How long a worker may take to say that it is alive. */
+const ALIVE_MS = 5000;
 /** Events after which there is nothing to tell any more. */
 const OVER = new Set(["gpu-resumed", "complete", "withdrawn"]);
 
@@ -28,6 +30,8 @@ export class Session {
   #query;
   /** @type {EngineLike | null} */
   #engine = null;
+  /** Ends the loading, when the page is left. */
+  #loading = new AbortController();
   /** Answers written before all of the model's bytes were verified. @type {Set<number> | null} */
   #provisional = null;
   /** @type {AbortController | null} */
@@ -78,10 +82,13 @@ export class Session {
 
   async #load() {
     this.#store.update({ phase: "loading", progress: null });
+    await this.#disposeEngine(); // Never two of them: each takes the GPU's memory.
     const { model } = this.#store.state;
+    this.#loading = new AbortController();
     const engine = await loadEngine(`/models/${encodeURIComponent(model)}/`, {
       onProgress: (progress) => this.#store.update({ progress }),
       onEvent: (event) => this.#noteEvent(event),
+      signal: this.#loading.signal,
       build: this.#query.build,
       context: this.#query.context,
     });
@@ -162,6 +169,22 @@ export class Session {
     await this.#engine?.reset();
   }
 
+  /** The page is left for good: what loads or compiles stops, and the GPU is freed. */
+  close() {
+    this.#loading.abort();
+    void this.#disposeEngine();
+  }
+
+  /** The page is back from the back/forward cache: its worker may have been ended meanwhile. */
+  async resume() {
+    if (this.#store.state.phase !== "ready" || this.#store.state.answering) return;
+    try {
+      await within(ALIVE_MS, Promise.resolve(this.#engine?.stats()));
+    } catch {
+      await this.start();
+    }
+  }
+
   async #disposeEngine() {
     const engine = this.#engine;
     this.#engine = null;
@@ -228,6 +251,23 @@ export class Session {
   async #readFacts(engine) {
     const { adapter, build } = await engine.stats();
     this.#store.update({ facts: { adapter: adapterName(adapter), build: String(build ?? "") } });
+  }
+}
+
+/**
+ * @template T
+ * @param {number} ms
+ * @param {Promise<T>} work
+ * @returns {Promise<T>}
+ */
+async function within(ms, work) {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new Error("no answer")), ms)));
+  try {
+    return await Promise.race([work, /** @type {Promise<never>} */ (late)]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
