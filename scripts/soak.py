@@ -126,8 +126,9 @@ def plot(samples: list[dict[str, float]]) -> str:
     for row, (name, label) in enumerate((("gpu", "GPU buffers"), ("heap", "JS heap"), ("browser", "browser"))):
         top = 40 + row * HEIGHT
         most = max(sample[name] for sample in samples) * 1.1 or 1
+        width = WIDTH - 2 * MARGIN
         points = " ".join(
-            f"{MARGIN + sample['minutes'] / last * (WIDTH - 2 * MARGIN):.1f},{top + 200 - sample[name] / most * 180:.1f}"
+            f"{MARGIN + sample['minutes'] / last * width:.1f},{top + 200 - sample[name] / most * 180:.1f}"
             for sample in samples
         )
         parts.append(f'<text x="{MARGIN}" y="{top + 12}">{label}, 0 to {most:.0f} MB</text>')
