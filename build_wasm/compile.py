@@ -46,5 +46,5 @@ def compile_model(
         ),
         buffers=model.buffers,
         functions=functions,
-        checks=kernel_checks(module, kernels, report),
+        checks=kernel_checks(module, kernels, model.graph.numbers, report),
     )

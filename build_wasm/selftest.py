@@ -23,7 +23,9 @@ GROUPS = 8  # sums of a buffer: element i counts for sum i % GROUPS
 MOST_THREADS, MOST_Y = 1024, 4  # along x; workgroups along y
 SPECIAL_WORKGROUP = re.compile(r"v__1 == (\d+)i")
 LEAST_WORDS, MOST_WORDS = 4, 1 << 22
-SCALARS = {"capacity": 64}  # of a K/V cache; every other number that a kernel takes is 2
+SCALARS = {
+    "capacity": 256
+}  # of a K/V cache: more than positions, or workgroups would race for a row; every other number that a kernel takes is 2
 OTHER_SCALARS = 2
 _TYPES: dict[type[np.generic], Literal["f32", "f16", "i32", "u32"]] = {
     np.float32: "f32", np.float16: "f16", np.int32: "i32", np.uint32: "u32",
@@ -55,13 +57,14 @@ def input_words(dtype: type[np.generic], binding: int, first: int, count: int) -
     return h & np.uint32(0xBFFFBFFF) | np.uint32(0x38003800)
 
 
-def kernel_check(source: str, grid: Sequence[Any]) -> KernelCheck:
+def kernel_check(source: str, grid: Sequence[Any], numbers: Mapping[str, int] = SCALARS) -> KernelCheck:
     """The check of a kernel with the WGSL `source`. grid: its workgroups along x and y; extents may be symbolic.
+    numbers: those that the model gives it, by name.
 
     Raises BuildError for WGSL that cannot be run.
     """
     kernel = parse(source)
-    values = {name: SCALARS.get(name, OTHER_SCALARS) for name in kernel.pods}
+    values = {name: {**SCALARS, **numbers}.get(name, OTHER_SCALARS) for name in kernel.pods}
     x, y = (_extent(extent, values) for extent in grid)
     # Some kernels do a part of their work in one workgroup only.
     special = max((int(index) for index in SPECIAL_WORKGROUP.findall(source)), default=0)
@@ -90,9 +93,12 @@ def kernel_check(source: str, grid: Sequence[Any]) -> KernelCheck:
 
 
 def kernel_checks(
-    module: tvm.IRModule, sources: Mapping[str, str], report: Callable[[str], None] = lambda text: None
+    module: tvm.IRModule,
+    sources: Mapping[str, str],
+    numbers: Mapping[str, Mapping[str, int]],
+    report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, KernelCheck]:
-    """The checks of a module's kernels by their names; sources: kernel name -> WGSL.
+    """The checks of a module's kernels by their names; sources: kernel name -> WGSL. numbers: of each function, by name.
 
     A kernel that cannot be run in numpy goes without a check, and is reported: the model runs all the same.
     """
@@ -102,7 +108,7 @@ def kernel_checks(
         if name not in sources:
             continue
         try:
-            checks[name] = kernel_check(sources[name], _grid(function))
+            checks[name] = kernel_check(sources[name], _grid(function), numbers.get(variable.name_hint, {}))
         except BuildError as error:
             report(f"No self-test for {name}: {error}")
     return checks

@@ -9,11 +9,11 @@ FAULTS = [
     ("^embed_0_kernel", "vec4<u32>(15u, 15u, 15u, 15u)", "vec4<u32>(7u, 7u, 7u, 7u)"),  # drops a bit
     ("^attention_full_kernel", "exp(", "exp2("),
     ("^merge_attention_full_kernel", "workgroupBarrier();", "if (threadIdx.x < 16u) { weights[threadIdx.x] = 0.0; }"),
-    ("^first_qkv_", "sqrt(", "abs("),
-    ("^gate_up_.*x64_kernel", "max(min(", "max(1.5f * min("),
-    ("^append_kv_sliding", "podArgs.capacity", "(podArgs.capacity - 1i)"),
+    ("^first_qkv", "sqrt(", "abs("),
+    ("^gate_up_kernel", "max(min(", "max(1.5f * min("),
+    ("^append_kv_sliding", "podArgs.capacity", "7i"),
     ("^flash_attention_sliding", "exp(", "0.999f * exp("),
-    ("^qkv_.*16rows", "unpack2x16float(", "0.99f * unpack2x16float("),
+    ("^qkv_.*rows", "unpack2x16float(", "0.99f * unpack2x16float("),
     ("^greedy_argmax_pick", "(best[0i] < other[0i])", "(best[0i] > other[0i])"),
     ("^add_norm_rows", "sqrt(", "abs("),
 ]
