@@ -23,9 +23,7 @@ GROUPS = 8  # sums of a buffer: element i counts for sum i % GROUPS
 MOST_THREADS, MOST_Y = 1024, 4  # along x; workgroups along y
 SPECIAL_WORKGROUP = re.compile(r"v__1 == (\d+)i")
 LEAST_WORDS, MOST_WORDS = 4, 1 << 22
-SCALARS = {
-    "capacity": 256
-}  # of a K/V cache: more than positions, or workgroups would race for a row; every other number that a kernel takes is 2
+SCALARS = {"capacity": 256}  # of a K/V cache: more than positions, or workgroups would race for a row
 OTHER_SCALARS = 2
 _TYPES: dict[type[np.generic], Literal["f32", "f16", "i32", "u32"]] = {
     np.float32: "f32", np.float16: "f16", np.int32: "i32", np.uint32: "u32",
@@ -98,7 +96,9 @@ def kernel_checks(
     numbers: Mapping[str, Mapping[str, int]],
     report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, KernelCheck]:
-    """The checks of a module's kernels by their names; sources: kernel name -> WGSL. numbers: of each function, by name.
+    """The checks of a module's kernels by their names.
+
+    sources: kernel name -> WGSL. numbers: function name -> those that the model gives it.
 
     A kernel that cannot be run in numpy goes without a check, and is reported: the model runs all the same.
     """

@@ -34,7 +34,7 @@ def kernels_of(build: BuildName, out: Path, **attributes: Any) -> dict[str, str]
     module, _ = model.build()
     kernels = export_wasm(module, web_target(**attributes), out)
     if not attributes:
-        modules[build] = (module, kernels, model.graph.numbers)
+        modules[build] = (module, model.graph.numbers)
     return kernels
 
 
@@ -58,7 +58,8 @@ def test_every_kernel_is_within_webgpus_limits_and_present(
         assert {f"append_kv_{kind}_kernel", f"attention_{kind}_kernel"} <= set(kernels)
     # The page checks each of them on the GPU before it is used: every kernel writes something, and it is compared.
     unchecked: list[str] = []
-    checks = kernel_checks(*modules[build], unchecked.append)
+    module, numbers = modules[build]
+    checks = kernel_checks(module, kernels, numbers, unchecked.append)
     assert unchecked == []
     for name in kernels:
         magnitudes = [sum(m for _, m in buffer.sums) for buffer in checks[name].buffers if buffer.sums]
