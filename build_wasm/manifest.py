@@ -83,7 +83,7 @@ class FunctionInfo(Strict):
 class CheckedBuffer(Strict):
     """A storage buffer of a KernelCheck: its inputs are hashes, or zeros where the kernel only writes.
 
-    sums: of a buffer that the kernel writes, [sum, sum of magnitudes] of its elements 0, 8, 16, ..., then 1, 9, 17, ...
+    sums: of a buffer that the kernel writes, [sum, sum of magnitudes] of each group of its elements.
     """
 
     type: Literal["f32", "f16", "i32", "u32"]

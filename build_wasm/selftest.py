@@ -19,7 +19,7 @@ from build_wasm.manifest import CheckedBuffer, KernelCheck
 from build_wasm.wgsl import Storage, element, parse
 
 SALTS = [(binding + 1) * 0x85EBCA6B & 0xFFFFFFFF for binding in range(16)]
-GROUPS = 8  # sums of a buffer: element i counts for sum i % GROUPS
+GROUPS = 8  # sums of a buffer, see group_of
 MOST_THREADS, MOST_Y = 1024, 4  # along x; workgroups along y
 SPECIAL_WORKGROUP = re.compile(r"v__1 == (\d+)i")
 LEAST_WORDS, MOST_WORDS = 4, 1 << 22
@@ -149,10 +149,17 @@ def _filler(kind: str, binding: int) -> Callable[[int, int], NDArray[Any]]:
     return fill
 
 
+def group_of(index: NDArray[Any]) -> NDArray[Any]:
+    """The group of an element: not its index mod 8, so that a value in the wrong row shows. As in self_test.js."""
+    mixed: NDArray[Any] = sum((index >> shift for shift in range(0, 24, 3)), np.zeros_like(index)) % GROUPS
+    return mixed
+
+
 def _sums(data: NDArray[Any]) -> list[list[float]]:
     """[sum, sum of magnitudes] of each group of a buffer's elements."""
     flat = data.reshape(-1).astype(np.float64)
-    parts = [flat[group::GROUPS] for group in range(GROUPS)]
+    groups = group_of(np.arange(len(flat)))
+    parts = [flat[groups == group] for group in range(GROUPS)]
     return [[_short(float(part.sum())), _short(float(np.abs(part).sum()))] for part in parts]
 
 
