@@ -9,6 +9,7 @@ sample      the same by temperature, top_k, top_p, min_p.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from typing import Any
@@ -22,7 +23,8 @@ from build_wasm.kernels.attention_decode import decode_attention, merge_attentio
 from build_wasm.kernels.attention_prefill import append_kv, flash_attention
 from build_wasm.kernels.embedding import embed
 from build_wasm.kernels.formats import Format, Matrix
-from build_wasm.kernels.matmul import matmul, sum_parts
+from build_wasm.kernels.matmul import matmul, sum_numbers, sum_parts
+from build_wasm.kernels.matmul import shape_numbers as matmul_numbers
 from build_wasm.kernels.matmul import tiling as matmul_tiling
 from build_wasm.kernels.matvec import Prologue, matvec, ple_matvec, shape_numbers, tiling
 from build_wasm.kernels.norms import add_norm
@@ -123,16 +125,16 @@ class Gemma4:
     # ---------------------------------------------------------------- prefill
 
     def _prefill(self, m: int) -> None:
-        c, P, L = self.config, self.config.ple_width, self.config.num_hidden_layers
+        c, P = self.config, self.config.ple_width
         h = self._embed("prompt", 0, m)
-        ctx = self._matmul("ple_context", "ple_model_proj", h, m)
+        ctx = self._matmul("ple_model_proj", h, m, rows=c.first_shared * P)  # of the layers that follow here
         delta, h_next = None, h
         for i in range(c.first_shared):
             layer, row = c.layer(i), NORMS * i
             h, x = self._add_norm(
                 m, h_next, delta, post=row - NORMS + POST_PLE, scale=row - NORMS + LAYER_SCALAR, pre=row
             )
-            qkv = self._matmul("qkv", f"layers.{i}.qkv", x, m)
+            qkv = self._matmul(f"layers.{i}.qkv", x, m)
             kind = "full" if layer.full else "sliding"
             (q,) = self.graph.call(
                 f"append_kv_{kind}",
@@ -157,37 +159,38 @@ class Gemma4:
                 [q, f"layers.{i}.k", f"layers.{i}.v", "state"],
                 outputs=[self._rows(m, layer.heads * layer.head_dim)],
             )
-            o = self._matmul("o", f"layers.{i}.o", a, m)
+            o = self._matmul(f"layers.{i}.o", a, m)
             h, x = self._add_norm(m, h, o, post=row + POST_ATTENTION, pre=row + PRE_FEEDFORWARD)
-            act = self._matmul("gate_up", f"layers.{i}.gate_up", x, m, geglu=True)
-            d = self._matmul("down", f"layers.{i}.down", act, m)
+            act = self._matmul(f"layers.{i}.gate_up", x, m, geglu=True)
+            d = self._matmul(f"layers.{i}.down", act, m)
             h_next, x = self._add_norm(m, h, d, post=row + POST_FEEDFORWARD)
-            gate = self._matmul("ple_gate", f"layers.{i}.ple_gate", x, m)
+            gate = self._matmul(f"layers.{i}.ple_gate", x, m)
             (g,) = self.graph.call(
                 "gate_embeddings",
-                lambda: gate_embeddings(P, L, c.vocab_size, self.table_format, c.rms_norm_eps),
+                lambda: gate_embeddings(P, c.first_shared, c.vocab_size, self.table_format, c.rms_norm_eps),
                 [gate, ctx, "ple_norm", f"layers.{i}.ple", "prompt", i],
                 outputs=[self._rows(m, P)],
             )
-            delta = self._matmul("ple_proj", f"layers.{i}.ple_proj", g, m)
+            delta = self._matmul(f"layers.{i}.ple_proj", g, m)
 
-    def _matmul(self, role: str, name: str, x: Any, m: int, *, geglu: bool = False) -> Any:
+    def _matmul(self, name: str, x: Any, m: int, *, rows: int | None = None, geglu: bool = False) -> Any:
+        """X W^T. rows: how many of W's, from the first, take part (default: all)."""
         matrix, names = self._matrix(name)
+        matrix = replace(matrix, rows=rows or matrix.rows)
         tile = matmul_tiling(matrix, m)
         whole = tile.splits == 1
         width = matrix.rows // 2 if geglu else matrix.rows
-        shape = f"{matrix.rows}x{matrix.columns}"
         (out,) = self.graph.call(
-            f"{role}_{shape}_{tile.rows}rows_{tile.splits}parts",
-            lambda: matmul(matrix, tile, geglu=geglu and whole),
-            [x, *names],
+            f"matmul_{matrix.format}_{tile.rows}rows{'_geglu' if geglu and whole else ''}",
+            lambda: matmul(matrix.format, tile, geglu=geglu and whole),
+            [x, *names, m // tile.rows * tile.splits, *matmul_numbers(matrix, tile)],
             outputs=[self._rows(m, width) if whole else self._rows(tile.splits * m, matrix.rows)],
         )
         if not whole:
             (out,) = self.graph.call(
-                f"sum_{tile.splits}x{matrix.rows}{'_geglu' if geglu else ''}",
-                lambda: sum_parts(matrix.rows, tile.splits, geglu=geglu),
-                [out],
+                f"sum_parts{'_geglu' if geglu else ''}",
+                lambda: sum_parts(geglu=geglu),
+                [out, *sum_numbers(matrix, m, tile.splits)],
                 outputs=[self._rows(m, width)],
             )
         return out

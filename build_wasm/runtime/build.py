@@ -23,13 +23,15 @@ HERE = Path(__file__).parent
 SOURCE = HERE / "src" / "runtime" / "wasm" / "wasm_runtime.cc"
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "ziglang")
 COMPILE_FLAGS = (
-    *("-target", "wasm32-wasi", "-std=c++17", "-O2", "-g0"),
+    # For size: the page downloads it, and runs it once for each function, to record what that dispatches.
+    *("-target", "wasm32-wasi", "-std=c++17", "-Oz", "-g0"),
+    *("-mllvm", "-inline-threshold=0", "-mllvm", "-inlinehint-threshold=0"),
     # A throw becomes a call of __cxa_throw (ours, in page.cc); nothing is ever caught.
     *("-fignore-exceptions", "-fexceptions"),
     *("-DTVM_FFI_CMAKE_LITTLE_ENDIAN=1", "-D_WASI_EMULATED_SIGNAL", "-D_WASI_EMULATED_PROCESS_CLOCKS"),
 )
 LINK_FLAGS = (
-    *("-target", "wasm32-wasi", "-mexec-model=reactor", "-O2", "-s"),
+    *("-target", "wasm32-wasi", "-mexec-model=reactor", "-Oz", "-s"),
     *("-Wl,--export-dynamic", "-Wl,--import-symbols"),
     *("-lwasi-emulated-signal", "-lwasi-emulated-process-clocks"),
 )
