@@ -22,15 +22,17 @@ from build_wasm.kernels.attention_decode import decode_attention, merge_attentio
 from build_wasm.kernels.attention_prefill import append_kv, flash_attention
 from build_wasm.kernels.embedding import embed
 from build_wasm.kernels.formats import Format, Matrix
-from build_wasm.kernels.matmul import matmul, sum_parts, tiling
-from build_wasm.kernels.matvec import matvec, ple_matvec
+from build_wasm.kernels.matmul import matmul, sum_parts
+from build_wasm.kernels.matmul import tiling as matmul_tiling
+from build_wasm.kernels.matvec import Prologue, matvec, ple_matvec, shape_numbers, tiling
 from build_wasm.kernels.norms import add_norm
 from build_wasm.kernels.ple import gate_embeddings
 from build_wasm.manifest import BufferInfo, FunctionInfo, Quantization
 from build_wasm.weights import packed_tensors
 
-CHUNKS = (16, 128, 512)
+CHUNKS = (32, 128, 512)
 RING_SLACK = max(CHUNKS)  # a sliding layer's ring holds a whole chunk beside the window
+LONG_ROW = 128  # chunks from which two rows are multiplied together
 STATE_TOKEN = 3  # index of the current token's id in `state`
 FULL_SPLITS, SLIDING_KEYS_PER_SPLIT = 32, 32
 
@@ -171,7 +173,7 @@ class Gemma4:
 
     def _matmul(self, role: str, name: str, x: Any, m: int, *, geglu: bool = False) -> Any:
         matrix, names = self._matrix(name)
-        tile = tiling(matrix, m)
+        tile = matmul_tiling(matrix, m)
         whole = tile.splits == 1
         width = matrix.rows // 2 if geglu else matrix.rows
         shape = f"{matrix.rows}x{matrix.columns}"
@@ -227,9 +229,9 @@ class Gemma4:
         for i in range(L):
             row = NORMS * i
             before = (row - NORMS + POST_PLE, row - NORMS + LAYER_SCALAR) if i else None
-            h, qkv = self._norm_matvec("qkv", f"layers.{i}.qkv", h, delta, before, pre=row)
+            h, qkv = self._norm_matvec("qkv", f"layers.{i}.qkv", h, delta, before, pre=row, width=2)
             a = self._attend(i, qkv)
-            o = self._matvec("o", f"layers.{i}.o", "ready", a)
+            o = self._matvec("product", f"layers.{i}.o", "ready", a)
             down, _ = self._matrix(f"layers.{i}.down")
             h, act = self._norm_matvec(
                 "gate_up",
@@ -238,11 +240,12 @@ class Gemma4:
                 o,
                 (row + POST_ATTENTION, None),
                 pre=row + PRE_FEEDFORWARD,
+                width=4,
                 geglu_for=down,
             )
-            d = self._matvec("down", f"layers.{i}.down", "ready", act)
+            d = self._matvec("product", f"layers.{i}.down", "ready", act)
             h, gate = self._norm_matvec(
-                "ple_gate", f"layers.{i}.ple_gate", h, d, (row + POST_FEEDFORWARD, None), pre=None
+                "ple_gate", f"layers.{i}.ple_gate", h, d, (row + POST_FEEDFORWARD, None), pre=None, width=1
             )
             delta = self._ple(i, gate, ctx)
         last = NORMS * L
@@ -257,12 +260,13 @@ class Gemma4:
             order=pieces[0][0].x_vector,
         )
         for matrix, names, first in pieces:
+            tile = tiling(matrix, width=4)
             # What "ready" does not read (d, norms, h_out) is passed as x.
             self.graph.call(
-                f"lm_head_{matrix.rows}",
-                partial(matvec, matrix, "ready", out_size=c.vocab_size, softcap=c.final_logit_softcapping),
-                [x, x, x, *names, 0, 0, 0, first, x, "logits"],
-                updates=[10],
+                f"lm_head_{tile.lanes}x{tile.width}",
+                partial(matvec, None, matrix.format, tile, "ready", softcap=c.final_logit_softcapping),
+                [x, x, x, *names, *shape_numbers(matrix, tile), 0, 0, 0, first, x, "logits"],
+                updates=[15],
             )
 
     def _attend(self, i: int, qkv: Any) -> Any:
@@ -293,39 +297,54 @@ class Gemma4:
         )
         return a
 
-    def _matvec(self, role: str, name: str, prologue: Any, x: Any) -> Any:
+    def _matvec(self, role: str, name: str, prologue: Prologue, x: Any) -> Any:
+        """W x. A "ready" kernel serves every matrix that is tiled alike."""
         matrix, names = self._matrix(name)
+        tile = tiling(matrix, width=2 if matrix.chunks >= LONG_ROW else 1)
+        columns = None if prologue == "ready" else matrix.columns
         (out,) = self.graph.call(
-            f"{role}_{matrix.rows}x{matrix.columns}",
-            lambda: matvec(matrix, prologue),
-            [x, x, x, *names, 0, 0, 0, 0, x],
+            f"{role}_{matrix.format}_{tile.lanes}x{tile.width}",
+            lambda: matvec(columns, matrix.format, tile, prologue),
+            [x, x, x, *names, *shape_numbers(matrix, tile), 0, 0, 0, 0, x],
             outputs=[((matrix.rows,), "float32")],
         )
         return out
 
     def _norm_matvec(
-        self, role: str, name: str, h: Any, delta: Any, before: Any, *, pre: int | None, geglu_for: Matrix | None = None
+        self,
+        role: str,
+        name: str,
+        h: Any,
+        delta: Any,
+        before: Any,
+        *,
+        pre: int | None,
+        width: int,
+        geglu_for: Matrix | None = None,
     ) -> list[Any]:
         """[h', W x] with matvec's "norm" prologue. before: (post_row, scale_row or None); None: there is no delta."""
         matrix, names = self._matrix(name)
+        tile = tiling(matrix, width=width)
         post, scale = before or (0, None)
         first = "" if before else "first_"
         return self.graph.call(
-            f"{first}{role}_{matrix.rows}x{matrix.columns}",
+            f"{first}{role}",
             lambda: matvec(
-                matrix, "norm", delta=before is not None, scaled=scale is not None, normed=pre is not None,
-                norm_rows=self.norm_rows, eps=self.config.rms_norm_eps, geglu_for=geglu_for,
+                matrix.columns, matrix.format, tile, "norm", delta=before is not None, scaled=scale is not None,
+                normed=pre is not None, eps=self.config.rms_norm_eps, geglu_for=geglu_for.format if geglu_for else None,
             ),
-            [h, h if delta is None else delta, "norms", *names, post, scale or 0, pre or 0, 0],
+            [h, h if delta is None else delta, "norms", *names, *shape_numbers(matrix, tile),
+             post, scale or 0, pre or 0, 0],
             outputs=[self._rows(1, matrix.columns), ((matrix.rows // 2 if geglu_for else matrix.rows,), "float32")],
         )  # fmt: skip
 
     def _ple(self, i: int, gate: Any, ctx: Any) -> Any:
         c = self.config
         matrix, names = self._matrix(f"layers.{i}.ple_proj")
+        tile = tiling(matrix)
         (out,) = self.graph.call(
-            f"ple_proj_{matrix.rows}x{matrix.columns}",
-            lambda: ple_matvec(matrix, c.num_hidden_layers, c.vocab_size, self.table_format, c.rms_norm_eps),
+            "ple_proj",
+            lambda: ple_matvec(matrix, tile, c.num_hidden_layers, c.vocab_size, self.table_format, c.rms_norm_eps),
             [gate, ctx, "ple_norm", f"layers.{i}.ple", "state", *names, i, STATE_TOKEN],
             outputs=[((matrix.rows,), "float32")],
         )

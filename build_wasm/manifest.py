@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from build_wasm.config import TextConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Quantization = Literal["q4", "none"]
 BuildName = Literal["f32", "f16"]
@@ -119,7 +119,7 @@ class Sampling(Strict):
 class Manifest(Strict):
     """The contract between build_wasm, server and page."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: str
     title: str
     demo: bool

@@ -124,18 +124,19 @@ def _try_some(w: F32, some: NDArray[np.intp], scale: F32, best: F32, best_scale:
 
 
 def pack_codes(codes: U8) -> U32:
-    """codes u8 [N, K] -> uint32 [N, K/32, 4]: byte b of word j of a group is code[8j+b] | code[8j+4+b] << 4."""
+    """codes u8 [N, K] -> uint32 [N, K/32, 4]: nibble n (bits 4n..) of word j of a group is code[4n + j]: one operation
+    on the four words gives a kernel four neighbouring codes."""
     N, K = codes.shape
-    halves = codes.reshape(N, K // GROUP, 4, 2, 4)
+    halves = codes.reshape(N, K // GROUP, 4, 2, 4)  # byte, its low and high nibble, word
     packed = np.left_shift(halves[:, :, :, 1], 4)
     np.bitwise_or(packed, halves[:, :, :, 0], out=packed)
-    return packed.view("<u4").reshape(N, K // GROUP, 4)
+    return np.ascontiguousarray(packed.swapaxes(2, 3)).view("<u4").reshape(N, K // GROUP, 4)
 
 
 def unpack_codes(words: U32) -> U8:
     """Inverse of pack_codes: uint32 [N, K/32, 4] -> codes u8 [N, K]."""
     N, G, _ = words.shape
-    packed = np.ascontiguousarray(words).view(np.uint8).reshape(N, G, 4, 4)
+    packed = np.ascontiguousarray(words).view(np.uint8).reshape(N, G, 4, 4).swapaxes(2, 3)
     return np.stack([packed & 15, packed >> 4], axis=3).reshape(N, G * GROUP)
 
 

@@ -9,16 +9,13 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from build_wasm.kernels.formats import lane
+from build_wasm.kernels.formats import dot, lane, splat, vec4
 from build_wasm.kernels.rope import (
     SLOT,
     check_head_dim,
     check_heads,
     check_kv_dtype,
-    dot,
     norm_rope,
-    splat,
-    vec4,
     wrapped,
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from build_wasm.kernels.formats import Matrix, f16_at, nibbles, splat
+from build_wasm.kernels.formats import Matrix, codes_from, f16_at, splat
 
 
 def embed(piece: Matrix, first_row: int, *, accumulate: bool) -> Any:
@@ -38,16 +38,16 @@ def embed(piece: Matrix, first_row: int, *, accumulate: bool) -> Any:
                     T.writes()
                     w = T.alloc_buffer((1,), "uint32x4", scope="local")
                     row = T.alloc_buffer((1,), "int32", scope="local")
+                    scale = T.alloc_buffer((1,), "float32", scope="local")
                     row[0] = IDS[offset + bx] - first_row
                     for s in T.serial(-(-chunks // threads)):
                         if s * threads + tx < chunks:
                             if row[0] >= 0 and row[0] < piece.rows:
                                 if quantized:
                                     w[0] = W[row[0], s * threads + tx]
+                                    scale[0] = T.float32(root) * f16_at(S, row[0] * chunks + s * threads + tx)
                                     for j in T.unroll(8):
-                                        OUT[bx, (s * threads + tx) * per + j] = (
-                                            nibbles(T.Shuffle([w[0]], [j // 2]), j % 2) - splat(T.float32(8))
-                                        ) * splat(T.float32(root) * f16_at(S, row[0] * chunks + s * threads + tx))
+                                        OUT[bx, (s * threads + tx) * per + j] = codes_from(w[0], j) * splat(scale[0])
                                 else:
                                     OUT[bx, s * threads + tx] = W[row[0], s * threads + tx] * splat(T.float32(root))
                             else:

@@ -7,6 +7,7 @@ t, t + lanes, ...; the vec4s of x that chunk g needs are kept at j * chunks + g,
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,7 +56,13 @@ class Matrix:
 
     def x_element(self, k: Any) -> Any:
         """Where element k of x is kept, counted in elements."""
-        return self.x_vector(k // 4) * 4 + k % 4
+        return x_place(k, self.format, self.chunks)
+
+
+def x_place(k: Any, format_: Format, chunks: Any) -> Any:
+    """Where element k of x is kept for a matrix of that format with that many chunks in a row."""
+    vectors = PER_CHUNK[format_] // 4
+    return (k // 4 % vectors * chunks + k // 4 // vectors) * 4 + k % 4
 
 
 def lane(vector: Any, i: int) -> Any:
@@ -68,16 +75,45 @@ def lanes_sum(vector: Any) -> Any:
     return (lane(vector, 0) + lane(vector, 1)) + (lane(vector, 2) + lane(vector, 3))
 
 
+def dot(a: Any, b: Any) -> Any:
+    """Dot product of two vec4<f32>."""
+    return T.call_pure_extern("float32", "dot", a, b)
+
+
+def f16_of(word: Any, index: Any) -> Any:
+    """The f16 number of a uint32 word whose index is even (low half) or odd, as float32; needs no shader-f16."""
+    half = T.shift_right(word, T.Cast("uint32", index % 2 * 16))
+    return lane(T.call_pure_extern("float32x2", "unpack2x16float", half), 0)
+
+
 def f16_at(words: Any, index: Any) -> Any:
-    """f16 number `index` of a buffer of uint32 words, as float32; needs no shader-f16."""
-    word = T.shift_right(words[index // 2], T.Cast("uint32", index % 2 * 16))
-    return lane(T.call_pure_extern("float32x2", "unpack2x16float", word), 0)
+    """f16 number `index` of a buffer of uint32 words, as float32."""
+    return f16_of(words[index // 2], index)
 
 
-def nibbles(word: Any, high: int) -> Any:
-    """Codes of a q4 word as vec4<f32>: elements 0..3 (high = 0) or 4..7 (high = 1)."""
-    shifts = T.Ramp(T.uint32(4 * high), T.uint32(8), 4)
-    return T.Cast("float32x4", T.bitwise_and(T.shift_right(T.Broadcast(word, 4), shifts), T.Broadcast(T.uint32(15), 4)))
+def exact(value: float) -> Any:
+    """A float32 constant to its last bit: TVM writes seven digits of a literal."""
+    return T.reinterpret("float32", T.uint32(int.from_bytes(struct.pack("<f", value), "little")))
+
+
+def codes_at(words: Any, n: int) -> Any:
+    """Elements 4n..4n+3 of a q4 group, 0 <= n < 8, as vec4<f32> of code - 8.
+
+    A nibble at bit p of the mantissa of 2^23 makes 2^23 + code * 2^p, and one exact multiply-add takes that to
+    code - 8: half the operations of shift, mask, convert and subtract, of which the conversion is slow on many GPUs.
+    """
+    shift = 0 if n < 5 else 12  # the mantissa has room for nibbles at bits 0..16
+    p = 4 * n - shift
+    shifted = T.shift_right(words, T.Broadcast(T.uint32(shift), 4)) if shift else words
+    bits = T.bitwise_or(T.bitwise_and(shifted, T.Broadcast(T.uint32(15 << p), 4)), T.Broadcast(T.uint32(0x4B000000), 4))
+    return T.reinterpret("float32x4", bits) * splat(exact(2.0**-p)) - splat(exact(2.0 ** (23 - p) + 8))
+
+
+def codes_from(words: Any, n: Any) -> Any:
+    """codes_at for an n that is known only when the kernel runs."""
+    shifted = T.shift_right(words, T.Broadcast(T.Cast("uint32", n * 4), 4))
+    bits = T.bitwise_or(T.bitwise_and(shifted, T.Broadcast(T.uint32(15), 4)), T.Broadcast(T.uint32(0x4B000000), 4))
+    return T.reinterpret("float32x4", bits) - splat(exact(2.0**23 + 8))
 
 
 def bf16_values(words: Any, half: int) -> Any:
@@ -92,9 +128,26 @@ def zero4() -> Any:
     return T.Broadcast(T.float32(0), 4)
 
 
-def splat(x: Any) -> Any:
-    """vec4 of four times x."""
-    return T.Broadcast(x, 4)
+def vec4(elements: list[Any]) -> Any:
+    """A vec4<f32> of up to four scalars; the rest is 0."""
+    padded = elements + [T.float32(0)] * (4 - len(elements))
+    return T.Shuffle(padded, [0, 1, 2, 3])
+
+
+def splat(value: Any) -> Any:
+    """A vec4<f32> of one number in every lane."""
+    return T.Broadcast(T.float32(value) if isinstance(value, int | float) else value, 4)
+
+
+def chunk_product(format_: Format, w: Any, x: Any) -> Any:
+    """One vec4 load w of a row times the vec4s x[0], x[1], .. of x: vec4 of partial sums, not yet scaled."""
+    if format_ == "f32":
+        return w * x[0]
+    values = codes_at if format_ == "q4" else bf16_values
+    total = values(w, 0) * x[0]
+    for j in range(1, PER_CHUNK[format_] // 4):
+        total = total + values(w, j) * x[j]
+    return total
 
 
 def gelu_tanh(x: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from build_wasm.kernels.formats import Matrix, bf16_values, f16_at, gelu_tanh, lane, splat, zero4
+from build_wasm.kernels.formats import Matrix, bf16_values, codes_from, f16_at, gelu_tanh, lane, splat, zero4
 
 THREADS = 256
 COLUMNS = 64  # rows of W, columns of Y, per workgroup
@@ -26,7 +26,7 @@ class Tiling:
 
 def tiling(matrix: Matrix, m: int) -> Tiling:
     """How the product with m rows of X is tiled: large tiles for large m; K is split until the GPU has enough to do."""
-    rows = 16 if m < 64 else 64 if m < 256 else 128
+    rows = min(m, 32) if m < 64 else 64 if m < 256 else 128
     vectors = 4 if rows == 128 else 8  # both tiles fit in 16 KiB
     steps = matrix.columns // (4 * vectors)
     workgroups = -(-matrix.rows // COLUMNS) * (m // rows)
@@ -72,34 +72,12 @@ def matmul(matrix: Matrix, tile: Tiling, *, geglu: bool = False) -> Any:
                     wr[i] = W[n[0], step * V + tx // COLUMNS * w_loads + i]
 
     @T.inline
-    def unpack(wr: Any, scale: Any, word: Any, w_tile: Any, step: Any, tx: Any) -> None:
+    def unpack(wr: Any, scale: Any, w_tile: Any, step: Any, tx: Any) -> None:
         """This thread's w_loads vec4s of its row of W, from registers into the tile."""
         if quantized:
-            # vec4 v of the group is in word v / 2: its low nibbles for even v, its high ones for odd v.
             for i in T.unroll(w_loads):
-                if w_loads == 2:
-                    word[0] = T.Select(
-                        tx < 2 * COLUMNS,
-                        T.Select(tx < COLUMNS, lane(wr[0], 0), lane(wr[0], 1)),
-                        T.Select(tx < 3 * COLUMNS, lane(wr[0], 2), lane(wr[0], 3)),
-                    )
-                    word[0] = T.shift_right(word[0], T.uint32(4 * i))
-                else:
-                    word[0] = T.Select(
-                        step % 2 == 0,
-                        T.Select(tx < 2 * COLUMNS, lane(wr[0], 0), lane(wr[0], 1)),
-                        T.Select(tx < 2 * COLUMNS, lane(wr[0], 2), lane(wr[0], 3)),
-                    )
-                    word[0] = T.shift_right(word[0], T.Cast("uint32", tx // COLUMNS % 2 * 4))
-                w_tile[(tx // COLUMNS * w_loads + i) * COLUMNS + tx % COLUMNS] = (
-                    T.Cast(
-                        "float32x4",
-                        T.bitwise_and(
-                            T.shift_right(T.Broadcast(word[0], 4), T.Ramp(T.uint32(0), T.uint32(8), 4)),
-                            T.Broadcast(T.uint32(15), 4),
-                        ),
-                    )
-                    - splat(T.float32(8))
+                w_tile[(tx // COLUMNS * w_loads + i) * COLUMNS + tx % COLUMNS] = codes_from(
+                    wr[0], (step * V + tx // COLUMNS * w_loads + i) % 8
                 ) * splat(scale[0])
         else:
             if halves:
@@ -137,7 +115,6 @@ def matmul(matrix: Matrix, tile: Tiling, *, geglu: bool = False) -> Any:
                         wv = T.alloc_buffer((4,), "float32x4", scope="local")
                         xr = T.alloc_buffer((x_loads,), "float32x4", scope="local")
                         wr = T.alloc_buffer((2,), matrix.dtype, scope="local")
-                        word = T.alloc_buffer((1,), "uint32", scope="local")
                         scale = T.alloc_buffer((1,), "float32", scope="local")
                         n = T.alloc_buffer((1,), "int32", scope="local")
                         # Column c of the tile holds row c % 16 * 4 + c / 16 of W: a thread's columns are neighbours in
@@ -150,7 +127,7 @@ def matmul(matrix: Matrix, tile: Tiling, *, geglu: bool = False) -> Any:
                             for i in T.unroll(x_loads):
                                 if i * THREADS + tx < rows * V:
                                     x_tile[i * THREADS + tx] = xr[i]
-                            unpack(wr, scale, word, w_tile, by % splits * steps + step, tx)
+                            unpack(wr, scale, w_tile, by % splits * steps + step, tx)
                             T.tvm_storage_sync("shared")
                             if step + 1 < steps:
                                 fetch(

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from build_wasm.kernels.formats import lane, lanes_sum, splat, zero4
+from build_wasm.kernels.formats import dot, lane, splat, vec4, zero4
 
 SEGMENT = 16
 
@@ -14,24 +14,23 @@ SEGMENT = 16
 def reduce_sum(threads: int) -> Any:
     """Inline function: every thread gets the sum over the workgroup of its own value[0], in value[0].
 
-    scratch: float32 [threads], partial: float32 [threads / 16], in workgroup memory.
+    scratch [threads], partial [threads / 16], of value's type, in workgroup memory; no thread may still read them.
     """
     segments = threads // SEGMENT
 
     @T.inline
     def total(value: Any, scratch: Any, partial: Any, tx: Any) -> None:
-        T.tvm_storage_sync("shared")  # scratch may still be read from the last time
         scratch[tx] = value[0]
         T.tvm_storage_sync("shared")
         if tx < segments:
-            value[0] = T.float32(0)
-            for i in T.serial(SEGMENT):
-                value[0] = value[0] + scratch[i * segments + tx]
+            value[0] = scratch[tx]
+            for i in T.serial(SEGMENT - 1):
+                value[0] = value[0] + scratch[(i + 1) * segments + tx]
             partial[tx] = value[0]
         T.tvm_storage_sync("shared")
-        value[0] = T.float32(0)
-        for i in T.serial(segments):
-            value[0] = value[0] + partial[i]
+        value[0] = partial[0]
+        for i in T.serial(segments - 1):
+            value[0] = value[0] + partial[i + 1]
 
     return total
 
@@ -45,6 +44,10 @@ def residual_norm(K: int, threads: int, *, delta: bool, scaled: bool, normed: bo
     rms(v) = v * (mean(v^2) + eps)^-0.5, as in transformers' Gemma4RMSNorm (the weight is not 1 + w).
     h, d, h_out [rows, K/4]; x [..] gets vec4 v at x_at(row, v); h_out is written where `keep` holds. Each thread
     touches the same vec4s in every step, so only the sums need barriers.
+
+    Both norms come from one reduction: with t = d * norms[post_row] and r = rms's factor of d, the sum of h'^2 is
+    scale^2 * (sum h^2 + 2 r sum h t + r^2 sum t^2). own, added, weights: vec4 [steps], value: float [4], joined: vec4
+    [1], in registers; scratch, partial: vec4, see reduce_sum.
     """
     vectors = K // 4
     steps = -(-vectors // threads)
@@ -52,38 +55,45 @@ def residual_norm(K: int, threads: int, *, delta: bool, scaled: bool, normed: bo
 
     @T.inline
     def apply(
-        h: Any, d: Any, norms: Any, h_out: Any, x: Any, mine: Any, value: Any, scratch: Any, partial: Any,
-        row: Any, tx: Any, keep: Any, post_row: Any, scale_row: Any, pre_row: Any,
+        h: Any, d: Any, norms: Any, h_out: Any, x: Any, own: Any, added: Any, weights: Any, value: Any, joined: Any,
+        scratch: Any, partial: Any, row: Any, tx: Any, keep: Any, post_row: Any, scale_row: Any, pre_row: Any,
     ) -> None:  # fmt: skip
-        if delta:
-            value[0] = T.float32(0)
-            for s in T.unroll(steps):
-                if s * threads + tx < vectors:
-                    value[0] = value[0] + lanes_sum(d[row, s * threads + tx] * d[row, s * threads + tx])
-            total(value, scratch, partial, tx)
-            value[0] = T.rsqrt(value[0] * T.float32(1 / K) + T.float32(eps))
+        for i in T.unroll(4):  # sums of d^2, h^2, h t, t^2
+            value[i] = T.float32(0)
         for s in T.unroll(steps):
-            mine[s] = zero4()
+            own[s] = zero4()
             if s * threads + tx < vectors:
-                mine[s] = h[row, s * threads + tx]
+                own[s] = h[row, s * threads + tx]
                 if delta:
-                    mine[s] = mine[s] + d[row, s * threads + tx] * splat(value[0]) * norms[post_row, s * threads + tx]
-                if scaled:
-                    mine[s] = mine[s] * splat(lane(norms[scale_row, 0], 0))
-                if keep:
-                    h_out[row, s * threads + tx] = mine[s]
-        if normed:
-            value[0] = T.float32(0)
-            for s in T.unroll(steps):
-                value[0] = value[0] + lanes_sum(mine[s] * mine[s])
-            total(value, scratch, partial, tx)
-            value[0] = T.rsqrt(value[0] * T.float32(1 / K) + T.float32(eps))
-            for s in T.unroll(steps):
-                if s * threads + tx < vectors:
-                    mine[s] = mine[s] * splat(value[0]) * norms[pre_row, s * threads + tx]
+                    added[s] = d[row, s * threads + tx]
+                    value[0] = value[0] + dot(added[s], added[s])
+                    added[s] = added[s] * norms[post_row, s * threads + tx]
+                if normed:
+                    weights[s] = norms[pre_row, s * threads + tx]  # everything that is read comes before the barriers
+                    value[1] = value[1] + dot(own[s], own[s])
+                    if delta:
+                        value[2] = value[2] + dot(own[s], added[s])
+                        value[3] = value[3] + dot(added[s], added[s])
+        if delta or normed:
+            joined[0] = vec4([value[0], value[1], value[2], value[3]])
+            total(joined, scratch, partial, tx)
+        value[0] = T.rsqrt(lane(joined[0], 0) * T.float32(1 / K) + T.float32(eps))
+        value[1] = lane(joined[0], 1) + value[0] * (T.float32(2) * lane(joined[0], 2) + value[0] * lane(joined[0], 3))
+        value[2] = T.float32(1)
+        if scaled:
+            value[2] = lane(norms[scale_row, 0], 0)
+        value[3] = T.rsqrt(value[1] * value[2] * value[2] * T.float32(1 / K) + T.float32(eps))
         for s in T.unroll(steps):
             if s * threads + tx < vectors:
-                x[x_at(row, s * threads + tx)] = mine[s]
+                if delta:
+                    own[s] = own[s] + added[s] * splat(value[0])
+                if scaled:
+                    own[s] = own[s] * splat(value[2])
+                if keep:
+                    h_out[row, s * threads + tx] = own[s]
+                if normed:
+                    own[s] = own[s] * splat(value[3]) * weights[s]
+                x[x_at(row, s * threads + tx)] = own[s]
 
     return apply
 
@@ -120,12 +130,15 @@ def add_norm(
                 with T.sblock("kernel"):
                     T.reads()
                     T.writes()
-                    mine = T.alloc_buffer((steps,), "float32x4", scope="local")
-                    value = T.alloc_buffer((1,), "float32", scope="local")
-                    scratch = T.alloc_buffer((threads,), "float32", scope="shared")
-                    partial = T.alloc_buffer((threads // SEGMENT,), "float32", scope="shared")
+                    own = T.alloc_buffer((steps,), "float32x4", scope="local")
+                    added = T.alloc_buffer((steps,), "float32x4", scope="local")
+                    weights = T.alloc_buffer((steps,), "float32x4", scope="local")
+                    value = T.alloc_buffer((4,), "float32", scope="local")
+                    joined = T.alloc_buffer((1,), "float32x4", scope="local")
+                    scratch = T.alloc_buffer((threads,), "float32x4", scope="shared")
+                    partial = T.alloc_buffer((threads // SEGMENT,), "float32x4", scope="shared")
                     apply(
-                        H, D, NORMS, H_OUT, X_OUT, mine, value, scratch, partial,
+                        H, D, NORMS, H_OUT, X_OUT, own, added, weights, value, joined, scratch, partial,
                         bx, tx, True, post_row, scale_row, pre_row,
                     )  # fmt: skip
 

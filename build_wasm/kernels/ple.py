@@ -24,11 +24,11 @@ def table_value(table: Any, token: Any, p: Any, P: int, format_: Format) -> Any:
     """Element p of a token's row, as float32, not yet times sqrt(P)."""
     if format_ != "q4":
         return table[token, p]
-    nibble = p % 8 // 4 * 4 + p % 4 * 8
-    code = T.bitwise_and(T.shift_right(table[token, p // 8], T.Cast("uint32", nibble)), T.uint32(15))
+    word = table[token, p // 32 * 4 + p % 4]
+    code = T.bitwise_and(T.shift_right(word, T.Cast("uint32", p % 32 // 4 * 4)), T.uint32(15))
     group = p // 32
-    word = T.shift_right(table[token, P // 8 + group // 2], T.Cast("uint32", group % 2 * 16))
-    scale = lane(T.call_pure_extern("float32x2", "unpack2x16float", word), 0)
+    pair = T.shift_right(table[token, P // 8 + group // 2], T.Cast("uint32", group % 2 * 16))
+    scale = lane(T.call_pure_extern("float32x2", "unpack2x16float", pair), 0)
     return (T.Cast("float32", code) - T.float32(8)) * scale
 
 
@@ -38,31 +38,31 @@ def gated_embedding(P: int, threads: int, format_: Format, eps: float) -> Any:
         g[p] = gelu(gate[p]) * (rms(ctx)[p] * norm[p] + table[token, p] * sqrt(P)) * 2^-0.5
 
     gate [rows, P]; ctx [rows, layers * P], this layer's part; norm [1, P]. Thread tx writes p = tx, tx + threads, ...
-    through out[place(row, p)].
+    through out[place(row, p)]. Registers: value [3 * ceil(P / threads)], total_of [1].
     """
     steps = -(-P // threads)
     total = reduce_sum(threads)
 
     @T.inline
     def apply(
-        gate: Any, ctx: Any, norm: Any, table: Any, out: Any, value: Any, scratch: Any, partial: Any,
+        gate: Any, ctx: Any, norm: Any, table: Any, out: Any, value: Any, total_of: Any, scratch: Any, partial: Any,
         row: Any, token: Any, layer: Any, tx: Any, place: Any,
     ) -> None:  # fmt: skip
-        value[0] = T.float32(0)
+        total_of[0] = T.float32(0)
         for s in T.unroll(steps):
             if s * threads + tx < P:
-                value[0] = value[0] + ctx[row, layer * P + s * threads + tx] * ctx[row, layer * P + s * threads + tx]
-        total(value, scratch, partial, tx)
-        value[0] = T.rsqrt(value[0] * T.float32(1 / P) + T.float32(eps))
+                value[s] = ctx[row, layer * P + s * threads + tx]
+                total_of[0] = total_of[0] + value[s] * value[s]
+                value[s] = value[s] * norm[0, s * threads + tx]
+                # Everything that is read comes before the barriers.
+                value[steps + s] = table_value(table, token, s * threads + tx, P, format_) * T.float32(P**0.5)
+                value[2 * steps + s] = gate[row, s * threads + tx]
+        total(total_of, scratch, partial, tx)
+        total_of[0] = T.rsqrt(total_of[0] * T.float32(1 / P) + T.float32(eps))
         for s in T.unroll(steps):
             if s * threads + tx < P:
                 out[place(row, s * threads + tx)] = (
-                    gelu_tanh(gate[row, s * threads + tx])
-                    * (
-                        ctx[row, layer * P + s * threads + tx] * value[0] * norm[0, s * threads + tx]
-                        + table_value(table, token, s * threads + tx, P, format_) * T.float32(P**0.5)
-                    )
-                    * T.float32(2**-0.5)
+                    gelu_tanh(value[2 * steps + s]) * (value[s] * total_of[0] + value[steps + s]) * T.float32(2**-0.5)
                 )
 
     return apply
@@ -95,9 +95,10 @@ def gate_embeddings(P: int, layers: int, vocabulary: int, format_: Format, eps: 
                 with T.sblock("kernel"):
                     T.reads()
                     T.writes()
-                    value = T.alloc_buffer((1,), "float32", scope="local")
+                    value = T.alloc_buffer((3 * -(-P // threads),), "float32", scope="local")
+                    total_of = T.alloc_buffer((1,), "float32", scope="local")
                     scratch = T.alloc_buffer((threads,), "float32", scope="shared")
                     partial = T.alloc_buffer((threads // SEGMENT,), "float32", scope="shared")
-                    apply(GATE, CTX, NORM, TABLE, OUT, value, scratch, partial, bx, IDS[bx], layer, tx, place)
+                    apply(GATE, CTX, NORM, TABLE, OUT, value, total_of, scratch, partial, bx, IDS[bx], layer, tx, place)
 
     return gate_embeddings_kernel

@@ -10,6 +10,8 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from build_wasm.kernels.formats import dot, splat, vec4
+
 SLOT = 64
 """Threads per head."""
 
@@ -34,22 +36,6 @@ def check_kv_dtype(kv_dtype: str) -> str:
     if kv_dtype not in ("float32", "float16"):
         raise ValueError(f"kv_dtype {kv_dtype}: float32 or float16")
     return f"{kv_dtype}x4"
-
-
-def vec4(elements: list[Any]) -> Any:
-    """A vec4<f32> of up to four scalars; the rest is 0."""
-    padded = elements + [T.float32(0)] * (4 - len(elements))
-    return T.Shuffle(padded, [0, 1, 2, 3])
-
-
-def splat(value: Any) -> Any:
-    """A vec4<f32> of one number in every lane."""
-    return T.Broadcast(T.float32(value) if isinstance(value, int | float) else value, 4)
-
-
-def dot(a: Any, b: Any) -> Any:
-    """Dot product of two vec4<f32>."""
-    return T.call_pure_extern("float32", "dot", a, b)
 
 
 def wrapped(slot: Any, capacity: Any) -> Any:
@@ -80,6 +66,18 @@ def norm_rope(head_dim: int, pairs: int, eps: float) -> Any:
         if active and thread % SLOT < half:
             x[0] = source[row, column + thread % SLOT]
             x[1] = source[row, column + thread % SLOT + half]
+        if active and thread % SLOT < half and not plain:  # what is read comes before the barriers
+            fine = T.truncmod(position, 256)
+            coarse = T.truncdiv(position, 256) + 256
+            for i in T.serial(4):
+                turn[i] = T.float32(1)
+                turn[4 + i] = T.float32(0)
+                pair = thread % SLOT * 4 + i
+                if pair < pairs:
+                    cf, sf = rope[fine, pair, 0], rope[fine, pair, 1]
+                    cc, sc = rope[coarse, pair, 0], rope[coarse, pair, 1]
+                    turn[i] = cc * cf - sc * sf
+                    turn[4 + i] = sc * cf + cc * sf
         sums[thread] = dot(x[0], x[0]) + dot(x[1], x[1])
         T.tvm_storage_sync("shared")
         if thread % SLOT < 8:
@@ -95,19 +93,8 @@ def norm_rope(head_dim: int, pairs: int, eps: float) -> Any:
         x[0] = x[0] * splat(factor)
         x[1] = x[1] * splat(factor)
         if active and thread % SLOT < half and not plain:
-            fine = T.truncmod(position, 256)
-            coarse = T.truncdiv(position, 256) + 256
             x[2] = x[0] * weights[weight_row, T.min(thread % SLOT, half - 1)]
             x[3] = x[1] * weights[weight_row, T.min(thread % SLOT + half, columns - 1)]
-            for i in T.serial(4):
-                turn[i] = T.float32(1)
-                turn[4 + i] = T.float32(0)
-                pair = thread % SLOT * 4 + i
-                if pair < pairs:
-                    cf, sf = rope[fine, pair, 0], rope[fine, pair, 1]
-                    cc, sc = rope[coarse, pair, 0], rope[coarse, pair, 1]
-                    turn[i] = cc * cf - sc * sf
-                    turn[4 + i] = sc * cf + cc * sf
             x[0] = x[2] * vec4([turn[i] for i in range(4)]) - x[3] * vec4([turn[i] for i in range(4, 8)])
             x[1] = x[3] * vec4([turn[i] for i in range(4)]) + x[2] * vec4([turn[i] for i in range(4, 8)])
 

@@ -55,7 +55,7 @@ import { WebGemmaError } from "./errors.js";
  * @property {{ temperature: number, top_k: number, top_p: number }} sampling
  */
 
-export const SCHEMA_VERSION = 1;
+export const SCHEMA_VERSION = 2;
 const MAX_SHARD_BYTES = 32 * 1024 * 1024;
 const DTYPE_BYTES = new Map(
   Object.entries({ float32: 4, uint32: 4, int32: 4, float16: 2, bfloat16: 2, uint16: 2, int16: 2, uint8: 1, int8: 1 }),

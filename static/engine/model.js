@@ -162,7 +162,8 @@ export class Model {
   }
 
   /**
-   * Writes the K/V of `ids` at `position` and on, in chunks.
+   * Writes the K/V of `ids` at `position` and on, in chunks. Returns when all are submitted: what is submitted next comes
+   * after them, and nothing waits for the GPU in between.
    *
    * @param {readonly number[]} ids
    * @param {number} position
@@ -185,7 +186,6 @@ export class Model {
       ahead.push(this.#device.queue.onSubmittedWorkDone());
       if (ahead.length > CHUNKS_AHEAD) await ahead.shift();
     }
-    await Promise.all(ahead);
   }
 
   /**

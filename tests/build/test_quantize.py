@@ -127,16 +127,14 @@ def test_codes_pack_and_unpack(N: int, G: int, random: object) -> None:
 
 
 def test_code_layout_word_by_word() -> None:
-    """Byte b of word j is code[8j+b] | code[8j+4+b] << 4."""
+    """Nibble i of word j is code[4i+j]."""
     codes = RANDOM.integers(0, 16, (3, 64)).astype(np.uint8)
     words = pack_codes(codes)
     for n in range(3):
         for g in range(2):
             for j in range(4):
-                for b in range(4):
-                    byte = int(words[n, g, j]) >> 8 * b & 255
-                    k = 32 * g + 8 * j + b
-                    assert byte == codes[n, k] | codes[n, k + 4] << 4
+                for i in range(8):
+                    assert int(words[n, g, j]) >> 4 * i & 15 == codes[n, 32 * g + 4 * i + j]
 
 
 def test_pairs_put_the_even_index_low_and_pad_with_zero() -> None:

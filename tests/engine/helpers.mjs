@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 
 import { ChatTemplate } from "../../static/engine/chat_template.js";
 import { Completions } from "../../static/engine/completions.js";
+import { SCHEMA_VERSION } from "../../static/engine/manifest.js";
 import { Tokenizer } from "../../static/engine/tokenizer.js";
 
 const DEMO = new URL("../../build_wasm/demo_model/", import.meta.url);
@@ -45,7 +46,7 @@ export function smallArtifact() {
     maxStorageBuffersPerShaderStage: 8,
   };
   const manifest = {
-    schema_version: 1,
+    schema_version: SCHEMA_VERSION,
     name: "small",
     title: "Small",
     demo: true,

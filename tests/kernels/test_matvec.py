@@ -7,40 +7,56 @@ from typing import Any
 import numpy as np
 import pytest
 
-from build_wasm.kernels.formats import Format, Matrix
-from build_wasm.kernels.matvec import Prologue, matvec, ple_matvec
+from build_wasm.kernels.formats import PER_CHUNK, Format, Matrix
+from build_wasm.kernels.matvec import Prologue, Tiling, matvec, ple_matvec, shape_numbers, tiling
 from build_wasm.kernels.norms import add_norm
 from build_wasm.reference import gelu_tanh, rms
 from tests.kernels.harness import Kernels
 from tests.kernels.packing import in_order_of, packed, random
 
 EPS = 1e-6
-RAW_ROWS = {"post_row": 0, "scale_row": 1, "pre_row": 2, "offset": 0}
+
+
+def numbers(matrix: Matrix, tile: Tiling, offset: int = 0) -> dict[str, int]:
+    """The integers that a matvec takes."""
+    shape = dict(zip(("groups", "N", "chunks", "rows", "steps"), shape_numbers(matrix, tile), strict=True))
+    return {**shape, "post_row": 0, "scale_row": 1, "pre_row": 2, "offset": offset}
 
 
 def buffers(matrix: Matrix, weight: Any, scales: Any, h: Any, d: Any, norms: Any, out: int) -> dict[str, Any]:
     """The arguments of a matvec, outputs poisoned."""
+    poison = np.full(matrix.columns, np.nan, np.float32)
     return {
-        "X": h, "D": d, "NORMS": norms, "W": weight, "S": scales,
-        "H": np.full((1, matrix.columns), np.nan, np.float32), "OUT": np.full(out, np.nan, np.float32),
+        "X": h.ravel(), "D": d.ravel(), "NORMS": norms, "W": weight.ravel(), "S": scales.ravel(),
+        "H": poison, "OUT": np.full(out, np.nan, np.float32),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("rows", "columns", "format_"),
-    [(100, 64, "q4"), (96, 320, "q4"), (64, 1536, "q4"), (30, 256, "bf16"), (64, 32, "bf16"), (50, 96, "f32")],
+    [
+        (100, 64, "q4"),
+        (96, 320, "q4"),
+        (64, 1536, "q4"),
+        (5000, 2048, "q4"),
+        (30, 256, "bf16"),
+        (64, 32, "bf16"),
+        (50, 96, "f32"),
+    ],
 )
-@pytest.mark.parametrize("prologue", ["ready", "natural"])
-def test_product(kernels: Kernels, rows: int, columns: int, format_: Format, prologue: Prologue) -> None:
+@pytest.mark.parametrize(("prologue", "width"), [("ready", 4), ("natural", 1)])
+def test_product(kernels: Kernels, rows: int, columns: int, format_: Format, prologue: Prologue, width: int) -> None:
     rng = np.random.default_rng(rows + columns)
     matrix = Matrix(rows, columns, format_)
     w, weight, scales = packed(random(rng, rows, columns), format_)
     x = random(rng, 1, columns)
     given = in_order_of(matrix, x) if prologue == "ready" else x
+    tile = tiling(matrix, width=width)
+    unused = given.reshape(-1, PER_CHUNK[format_]) if prologue == "ready" else given
     result = kernels.run(
-        matvec(matrix, prologue, out_size=rows + 5),
-        buffers(matrix, weight, scales, given, given, given, rows + 5),
-        {**RAW_ROWS, "offset": 5},
+        matvec(None if prologue == "ready" else columns, format_, tile, prologue),
+        buffers(matrix, weight, scales, given, given, unused, rows + 5),
+        numbers(matrix, tile, offset=5),
     )["OUT"]
     assert np.isnan(result[:5]).all()
     np.testing.assert_allclose(result[5:], (w @ x[0]), rtol=1e-4, atol=1e-4)
@@ -57,15 +73,16 @@ def test_norm_before_product(
     matrix = Matrix(48, columns, format_)
     w, weight, scales = packed(random(rng, 48, columns), format_)
     h, d, norms = random(rng, 1, columns), 9 * random(rng, 1, columns), random(rng, 3, columns)
+    tile = tiling(matrix)
     result = kernels.run(
-        matvec(matrix, "norm", delta=delta, scaled=scaled, normed=normed, norm_rows=3, eps=EPS),
+        matvec(columns, format_, tile, "norm", delta=delta, scaled=scaled, normed=normed, eps=EPS),
         buffers(matrix, weight, scales, h, d, norms, 48),
-        RAW_ROWS,
+        numbers(matrix, tile),
     )
     stream = h + rms(d, norms[0], EPS) if delta else h
     stream = stream * norms[1, 0] if scaled else stream
     x = rms(stream, norms[2], EPS) if normed else stream
-    np.testing.assert_allclose(result["H"], stream, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result["H"], stream[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(result["OUT"], w @ x[0], rtol=1e-3, atol=1e-3)
 
 
@@ -74,8 +91,11 @@ def test_geglu_in_the_order_of_its_consumer(kernels: Kernels) -> None:
     matrix, consumer = Matrix(192, 64, "q4"), Matrix(64, 96, "q4")
     w, weight, scales = packed(random(rng, 192, 64), "q4")
     x = random(rng, 1, 64)
+    tile = tiling(matrix, width=2)
     result = kernels.run(
-        matvec(matrix, "natural", geglu_for=consumer), buffers(matrix, weight, scales, x, x, x, 96), RAW_ROWS
+        matvec(64, "q4", tile, "natural", geglu_for="q4"),
+        buffers(matrix, weight, scales, x, x, x, 96),
+        numbers(matrix, tile),
     )["OUT"]
     y = w @ x[0]
     np.testing.assert_allclose(result, in_order_of(consumer, gelu_tanh(y[0::2]) * y[1::2]), rtol=1e-4, atol=1e-4)
@@ -86,8 +106,11 @@ def test_softcap(kernels: Kernels) -> None:
     matrix = Matrix(70, 64, "q4")
     w, weight, scales = packed(random(rng, 70, 64), "q4")
     x = 3 * random(rng, 1, 64)
+    tile = tiling(matrix)
     result = kernels.run(
-        matvec(matrix, "natural", softcap=30.0), buffers(matrix, weight, scales, x, x, x, 70), RAW_ROWS
+        matvec(64, "q4", tile, "natural", softcap=30.0),
+        buffers(matrix, weight, scales, x, x, x, 70),
+        numbers(matrix, tile),
     )["OUT"]
     np.testing.assert_allclose(result, 30 * np.tanh(w @ x[0] / 30), rtol=1e-4, atol=1e-4)
 
@@ -108,10 +131,10 @@ def test_per_layer_embedding_product(kernels: Kernels, format_: Format, P: int) 
         table = rows
     gate, ctx, norm = random(rng, 1, P), random(rng, 1, layers * P), random(rng, 1, P)
     result = kernels.run(
-        ple_matvec(matrix, layers, vocabulary, format_, EPS),
+        ple_matvec(matrix, tiling(matrix), layers, vocabulary, format_, EPS),
         {
             "GATE": gate, "CTX": ctx, "NORM": norm, "TABLE": table, "IDS": np.array([0, token], np.int32),
-            "W": weight, "S": scales, "OUT": np.full(64, np.nan, np.float32),
+            "W": weight.ravel(), "S": scales.ravel(), "OUT": np.full(64, np.nan, np.float32),
         },
         {"layer": layer, "at": 1},
     )["OUT"]  # fmt: skip

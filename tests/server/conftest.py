@@ -17,6 +17,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from build_wasm.manifest import SCHEMA_VERSION
 from server.app import create_app
 from server.settings import Settings
 
@@ -25,7 +26,9 @@ WASM = b"\0asm" + b"\1\0\0\0" * 500
 FAKE_BUILD = Path(__file__).with_name("fake_build.py")
 
 
-def write_artifact(folder: Path, name: str, *, demo: bool = False, schema_version: int = 1) -> dict[str, str]:
+def write_artifact(
+    folder: Path, name: str, *, demo: bool = False, schema_version: int = SCHEMA_VERSION
+) -> dict[str, str]:
     """Write the artifact `name`; returns {role: file name}."""
     target = folder / name
     target.mkdir(parents=True)
