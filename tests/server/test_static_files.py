@@ -67,7 +67,7 @@ def test_version_changes_with_any_file_of_the_page_and_no_other(tmp_path: Path) 
     module, template = root / "chat" / "app.js", templates / "index.html"
     module.write_text("one")
     template.write_text("one")
-    page = Page(root, templates)
+    page = Page(root, templates, recheck_seconds=0)
     first = page.version()
     (root / "node_modules").mkdir()
     (root / "node_modules" / "tool.js").write_text("tool")
