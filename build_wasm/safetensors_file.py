@@ -87,7 +87,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         raise BuildError(f"{path} cannot be read: {error.strerror or error}.") from None
     try:
         header = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BuildError(f"{path.name} has a broken header: {error}.") from None
     if not isinstance(header, dict):
         raise BuildError(f"{path.name} has a broken header: it is no JSON object.")
@@ -101,7 +101,7 @@ def _tensor(path: Path, name: str, entry: Any, data: int, available: int) -> Sto
     try:
         dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
         begin, end = (int(offset) for offset in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise BuildError(f"{path.name} has a broken header entry for tensor {name}.") from None
     if begin < 0 or end < begin or any(n < 0 for n in shape):
         raise BuildError(f"{path.name} has a broken header entry for tensor {name}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from typing import Any
 
 from playwright.sync_api import Browser, Playwright
 
@@ -28,7 +29,12 @@ def executable() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
-def launch(playwright: Playwright) -> Browser:
-    """Start the browser; WEBGEMMA_CHROMIUM_ARGS replaces the software adapter, for machines with a GPU."""
+def launch_options() -> dict[str, Any]:
+    """How to start it; WEBGEMMA_CHROMIUM_ARGS replaces the software adapter, for machines with a GPU."""
     adapter = shlex.split(os.environ.get("WEBGEMMA_CHROMIUM_ARGS", SOFTWARE_ADAPTER))
-    return playwright.chromium.launch(executable_path=executable(), args=[*ARGUMENTS, *adapter])
+    return {"executable_path": executable(), "args": [*ARGUMENTS, *adapter]}
+
+
+def launch(playwright: Playwright) -> Browser:
+    """Start the browser."""
+    return playwright.chromium.launch(**launch_options())

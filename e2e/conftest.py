@@ -64,7 +64,11 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def open_tab(browser: Browser) -> Iterator[Page]:
     """A tab of a fresh profile, closed afterwards."""
-    context = browser.new_context(viewport={"width": 1100, "height": 800})
+    context = browser.new_context(
+        # A service worker would answer what tests route; test_offline.py has one.
+        viewport={"width": 1100, "height": 800},
+        service_workers="block",
+    )
     page = context.new_page()
     page.set_default_timeout(LOAD_MS)
     page.on("console", lambda message: print(f"console {message.type}: {message.text}"))

@@ -23,17 +23,19 @@ def environment_with(settings: Mapping[str, str] | None = None) -> dict[str, str
 
 
 @contextmanager
-def running_server(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+def running_server(
+    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None, root: Path = ROOT
+) -> Iterator[str]:
     """Start a server, yield its address (with a closing slash), end it.
 
-    `folder` takes its log; `environment` has its WEBGEMMA_ settings.
+    `folder` takes its log; `environment` has its WEBGEMMA_ settings; `root` has its code.
     Raises RuntimeError with what the server wrote when it does not come up.
     """
     log = folder / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
             [sys.executable, "-m", "server", "--port", "0", *arguments],
-            cwd=ROOT,
+            cwd=root,
             env=environment_with(environment),
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from server.app import create_app
 from server.builds import Builds
+from server.patience import MOST_CONNECTIONS, PatientProtocol
 from server.settings import Settings
 
 
@@ -85,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         access_log=settings.log_level == "debug",
         log_level="debug" if settings.log_level == "debug" else "warning",
         server_header=False,
+        http=PatientProtocol,
+        limit_concurrency=MOST_CONNECTIONS,
         # Downloads are resumed by Range, so nobody needs to wait for them to end.
         timeout_graceful_shutdown=1,
     )

@@ -20,7 +20,7 @@ from server.errors import install_error_handlers
 from server.files import FileServer
 from server.security import HostMiddleware, SameOriginMiddleware, SecurityHeadersMiddleware
 from server.settings import Settings
-from server.static_files import STATIC, static_router, static_version
+from server.static_files import STATIC, Page, static_router
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 ALL_INTERFACES = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
@@ -35,6 +35,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     catalogue = Catalogue(settings.artifacts, settings.models)
     builds = Builds(catalogue, settings.build_command, settings.home.expanduser())
     files = FileServer()
+    page = Page(STATIC, TEMPLATES)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -65,25 +66,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.builds = builds
     install_error_handlers(app)
-    app.include_router(_page_router(catalogue))
+    app.include_router(_page_router(catalogue, page))
     app.include_router(api_router(catalogue, builds))
     app.include_router(artifact_router(catalogue, files))
-    app.include_router(static_router(STATIC, files))
+    app.include_router(static_router(page, files))
     return app
 
 
-def _page_router(catalogue: Catalogue) -> APIRouter:
+def _page_router(catalogue: Catalogue, page: Page) -> APIRouter:
     """GET /: the chat page."""
     router = APIRouter()
     templates = Jinja2Templates(TEMPLATES)
 
     @router.api_route("/", methods=["GET", "HEAD"])
-    def page(request: Request) -> Response:
+    def index(request: Request) -> Response:
         """The page, for the operator's first model."""
         context = {
             "model": catalogue.default,
             "models": [entry.name for entry in catalogue.entries()],
-            "static_version": static_version(STATIC),
+            "static": page.address(page.version()),
             "version": version("webgemma"),
         }
         return templates.TemplateResponse(request, "index.html", context, headers={"Cache-Control": "no-cache"})

@@ -14,11 +14,10 @@ from starlette.responses import Response
 from build_wasm.store import MANIFEST, NAME
 from server.catalogue import Catalogue
 from server.errors import ApiError
-from server.files import FileServer
+from server.files import IMMUTABLE, FileServer
 
 # <stem>.<first 16 hex digits of the sha256>.<extension>: the name tells the content, so it never changes.
 HASHED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.([0-9a-f]{16})\.[a-z0-9]+")
-IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 def locate(folder: Path, name: str, file: str) -> tuple[Path, stat_result] | None:

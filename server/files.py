@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Scope
 
 MEDIA_TYPES = {
     ".bin": "application/octet-stream",
@@ -31,6 +33,9 @@ MEDIA_TYPES = {
     ".woff2": "font/woff2",
 }
 COMPRESSIBLE = frozenset({".css", ".html", ".jinja", ".js", ".json", ".svg", ".txt", ".wasm", ".webmanifest"})
+# From the first to the last byte, from one to the end, or so many last ones.
+PLAIN_RANGE = re.compile(rb"\s*bytes=(?:(\d{1,15})-(\d{0,15})|-\d{1,15})\s*")
+IMMUTABLE = "public, max-age=31536000, immutable"
 # A tokenizer.json of 32 MB is the largest file worth compressing; weights do not compress.
 LARGEST_COMPRESSED = 64 << 20
 
@@ -92,12 +97,13 @@ class FileServer:
         if etag is None:
             etag = (await self._hashes.get(version, _sha256)).hex()[:32]
         media_type = MEDIA_TYPES.get(path.suffix, "application/octet-stream")
+        ranged = _keep_plain_range(request.scope)
         headers = {"Cache-Control": cache_control}
         encoding = None
         if path.suffix in COMPRESSIBLE and status.st_size <= LARGEST_COMPRESSED:
             headers["Vary"] = "Accept-Encoding"
             # Ranges count bytes of the file itself, so a range request gets it as it is.
-            if "range" not in request.headers:
+            if not ranged:
                 encoding = _negotiate(path, request.headers.get("accept-encoding", ""))
         # Each encoding is a representation of its own and has its own strong validator.
         headers["ETag"] = f'"{etag}"' if encoding is None else f'"{etag}-{encoding}"'
@@ -110,6 +116,22 @@ class FileServer:
         if sibling is not None:
             return LargeFileResponse(sibling, headers=headers, media_type=media_type)
         return Response(await self._compressed.get(version, _gzip), headers=headers, media_type=media_type)
+
+
+def _keep_plain_range(scope: Scope) -> bool:
+    """Whether the request asks for one plain range of bytes; any other Range header is taken out of it.
+
+    The answer is then the whole file. Several ranges at once are of no use here, and how much work they make would be
+    the client's choice.
+    """
+    ranges = [value for name, value in scope["headers"] if name == b"range"]
+    if not ranges:
+        return False
+    match = PLAIN_RANGE.fullmatch(ranges[0]) if len(ranges) == 1 else None
+    if match is not None and not (match[2] and int(match[1]) > int(match[2])):
+        return True
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"range"]
+    return False
 
 
 def _sha256(path: Path) -> bytes:

@@ -8,6 +8,7 @@ import { Session } from "./session.js";
 import { mountSettings } from "./settings_view.js";
 import { mountStart } from "./start_view.js";
 import { Store } from "./store.js";
+import { mountStoredModels } from "./stored_models_view.js";
 import { mountTheme } from "./theme.js";
 
 const query = parseQuery(location.search);
@@ -37,6 +38,7 @@ toEnd.addEventListener("click", () => scroll.toEnd());
 
 mountTheme(byId("theme", HTMLButtonElement));
 mountSettings(store);
+mountStoredModels(byId("stored", HTMLElement));
 mountStart(store, session);
 mountConversation(byId("log", HTMLElement), store, session);
 mountComposer(store, session);
@@ -63,4 +65,6 @@ models.addEventListener("change", () => {
   location.assign(address);
 });
 
+// Other hosts than our server may have none.
+navigator.serviceWorker?.register("/service_worker.js").catch(() => {});
 await session.start();

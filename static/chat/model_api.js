@@ -30,11 +30,12 @@ async function request(path, options) {
 
 /**
  * @param {string} name
- * @returns {Promise<ModelState>} "ready" also where there is no such API: any static host can serve a built model
+ * @returns {Promise<ModelState>} "ready" also where there is no such API, as on a static host, and where nobody answers: the
+ *   model may be in the browser's storage
  */
 export async function modelState(name) {
-  const response = await request("/api/models");
-  if (!response.ok) return "ready";
+  const response = await request("/api/models").catch(() => null);
+  if (!response?.ok) return "ready";
   /** @type {{ models: { name: string, state: ModelState | "failed", error: string | null }[] }} */
   const { models } = await response.json();
   const model = models.find((candidate) => candidate.name === name);

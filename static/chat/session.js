@@ -10,7 +10,10 @@ import { messagesFor, newTurn } from "./turns.js";
 /** @type {LoadEngine} */
 async function loadEngine(url, options) {
   // Imported when it is needed: a failing engine must not take the page that explains the failure with it.
-  const { Engine } = await import("../engine/engine.js");
+  const { Engine } = await import("../engine/engine.js").catch((error) => {
+    const hint = "Load the page again: it may have changed on the server.";
+    throw Object.assign(new Error(error.message), { code: "network", hint });
+  });
   return await Engine.load(url, options);
 }
 

@@ -55,6 +55,7 @@ class LoadingView {
   #bytes = byId("loading-bytes", HTMLElement);
   #left = byId("loading-left", HTMLElement);
   #text = byId("loading-text", HTMLElement);
+  #notice = byId("loading-notice", HTMLElement);
   #steps = byId("loading-steps", HTMLElement);
 
   /** @param {AppState} state */
@@ -85,16 +86,20 @@ class LoadingView {
     if (!progress) {
       this.#bar.value = 0;
       for (const line of [this.#bytes, this.#left, this.#text]) line.textContent = "";
+      this.#notice.hidden = true;
       return;
     }
-    const { stage, loadedBytes, totalBytes, secondsLeft, text } = progress;
+    const { stage, loadedBytes, totalBytes, secondsLeft, bytesPerSecond, text, notice = "", waiting = false } = progress;
     const start = STAGE_START[stage];
     const bytes = totalBytes > 0 ? (BYTES_END - start) * (loadedBytes / totalBytes) : 0;
     // Stages may overlap (compiling while weights arrive): the bar never runs backwards.
     this.#setBar(Math.max(this.#bar.value, STEP[stage] === 1 ? start + bytes : start));
     this.#bytes.textContent = totalBytes > 0 ? `${formatBytes(loadedBytes)} of ${formatBytes(totalBytes)}` : "";
-    this.#left.textContent = secondsLeft === null ? "" : formatTimeLeft(secondsLeft);
-    this.#text.textContent = stage === "download" ? "" : text; // The figures say it already.
+    const left = secondsLeft === null ? [] : [`${formatBytes(bytesPerSecond)}/s`, formatTimeLeft(secondsLeft)];
+    this.#left.textContent = left.join(", ");
+    this.#text.textContent = stage === "download" && !waiting ? "" : text; // The figures say it already.
+    this.#notice.textContent = notice;
+    this.#notice.hidden = notice === "";
   }
 
   /** @param {number | null} fraction  null: not known */

@@ -34,7 +34,10 @@
  * @property {number} loadedBytes
  * @property {number} totalBytes
  * @property {number | null} secondsLeft
+ * @property {number} bytesPerSecond
  * @property {string} text
+ * @property {string} [notice]  what a person should know besides
+ * @property {boolean} [waiting]  another tab downloads, and these are its figures
  *
  * @typedef {object} BuildProgress  a model build on the server
  * @property {string} stage

@@ -56,6 +56,8 @@ export class Engine {
     throwIfAborted(signal);
     const base = new URL(url, globalThis.location?.href);
     if (!base.pathname.endsWith("/")) base.pathname += "/";
+    // Before the first byte, so that the browser does not evict what is kept. One that asks the person holds nothing up.
+    globalThis.navigator?.storage?.persist?.().catch(() => {});
     const connection = new Connection(startWorker(), onProgress);
     // Ending the worker stops everything at once, and frees what it has on the GPU.
     const stop = () => connection.close(new WebGemmaError("aborted", "The loading was stopped."));

@@ -1,5 +1,5 @@
 /** @import { BuildSpec } from "./manifest.js" */
-import { delay } from "./download.js";
+import { delay } from "./retry.js";
 import { WebGemmaError } from "./errors.js";
 
 const F16 = "shader-f16";

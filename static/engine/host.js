@@ -4,14 +4,17 @@
 /** @import { Stage } from "./progress.js" */
 /** @import { CallMessage, FromWorker, LoadCall, ToWorker } from "./protocol.js" */
 /** @import { TokenizerJson } from "./tokenizer.js" */
+/** @import { Transfers } from "./transfer_pool.js" */
 import { ChatTemplate } from "./chat_template.js";
 import { Completions } from "./completions.js";
 import { checkDecoder } from "./detokenizer.js";
-import { delay, download } from "./download.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { FileStore } from "./file_store.js";
 import { loadWeights } from "./loader.js";
 import { fetchManifest } from "./manifest_fetch.js";
 import { fileAt } from "./manifest.js";
+import { delay } from "./retry.js";
+import { ShardSource } from "./shard_source.js";
 import { Tokenizer } from "./tokenizer.js";
 
 /**
@@ -40,6 +43,7 @@ import { Tokenizer } from "./tokenizer.js";
  * @property {typeof globalThis.fetch} fetch
  * @property {(builds: Record<string, BuildSpec>, options: { force?: string }) => Promise<Gpu>} requestDevice
  * @property {(parts: ModelParts) => Promise<LoadedModel>} createModel
+ * @property {(baseUrl: string) => Transfers} [transfers]  how files are brought here (default: in this thread)
  *
  * @typedef {object} Loaded
  * @property {Tokenizer} tokenizer
@@ -141,7 +145,7 @@ export class EngineHost {
    * @returns {Promise<Manifest>}
    */
   async #load({ url, build, context: wanted, lock }, signal) {
-    const { fetch, requestDevice, createModel, post } = this.#parts;
+    const { fetch, requestDevice, createModel, post, transfers } = this.#parts;
     holdLock(lock, () => post({ type: "alive" }));
     let [loadedBytes, totalBytes] = [0, 0];
     /** @type {(stage: Stage, text: string) => void} */
@@ -152,7 +156,8 @@ export class EngineHost {
       });
 
     stage("manifest", "Reading the model's manifest");
-    const manifest = await fetchManifest(url, fetch, signal);
+    const store = await FileStore.open();
+    const manifest = await fetchManifest(url, fetch, { signal, store });
     totalBytes = manifest.files.reduce((sum, file) => sum + (file.role === "shard" ? file.bytes : 0), 0);
     const context = checkContext(wanted ?? manifest.context.default, manifest);
     if (build !== undefined && !(build in manifest.builds)) {
@@ -164,21 +169,22 @@ export class EngineHost {
 
     stage("adapter", "Looking for a GPU");
     const { device, adapterInfo, buildName } = await requestDevice(manifest.builds, { force: build });
+    const source = new ShardSource({ manifest, baseUrl: url, fetch, store, transfers: transfers?.(url) });
     /** @type {LoadedModel | null} */
     let model = null;
     try {
       this.#losing = device.lost.then((info) => (this.#lost = info));
       throwIfAborted(signal);
-      const files = { baseUrl: url, fetch, signal };
       const spec = /** @type {BuildSpec} */ (manifest.builds[buildName]);
+      await source.open();
       const [wasmBytes, tokenizerBytes] = await Promise.all([
-        download(fileAt(manifest, spec.wasm), files),
-        download(fileAt(manifest, manifest.tokenizer), files),
+        source.file(fileAt(manifest, spec.wasm), signal),
+        source.file(fileAt(manifest, manifest.tokenizer), signal),
       ]);
       const { tokenizer, template } = readText(manifest, tokenizerBytes);
       const created = (model = await createModel({ manifest, build: buildName, device, wasmBytes, context, signal }));
       await loadWeights({
-        ...{ ...files, manifest, device, bufferOf: (/** @type {string} */ name) => created.tensorBuffer(name) },
+        ...{ manifest, device, source, signal, bufferOf: (/** @type {string} */ name) => created.tensorBuffer(name) },
         onProgress: (progress) => {
           loadedBytes = progress.loadedBytes;
           post({ type: "progress", progress });
@@ -192,6 +198,7 @@ export class EngineHost {
       this.#loaded = { tokenizer, completions, model, device, adapter: describe(adapterInfo), build: buildName, context };
     } catch (thrown) {
       const error = await this.#explain(thrown);
+      source.close();
       await model?.dispose();
       device.destroy();
       throw error;

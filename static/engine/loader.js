@@ -1,11 +1,14 @@
-/** @import { DownloadOptions } from "./download.js" */
 /** @import { Manifest } from "./manifest.js" */
 /** @import { Progress } from "./progress.js" */
-/** @import { Copy } from "./upload.js" */
-import { download } from "./download.js";
-import { WebGemmaError } from "./errors.js";
+/** @import { SourceOptions } from "./shard_source.js" */
+/** @import { Turn } from "./download_lock.js" */
+import { downloadTurn } from "./download_lock.js";
+import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { Lock } from "./lock.js";
 import { shardsOf } from "./manifest.js";
+import { Parallelism } from "./parallelism.js";
 import { ProgressMeter } from "./progress.js";
+import { ShardSource } from "./shard_source.js";
 import { Uploader } from "./upload.js";
 
 /**
@@ -23,10 +26,25 @@ import { Uploader } from "./upload.js";
  * @property {Manifest} manifest
  * @property {GPUDevice} device
  * @property {(name: string) => TensorBuffer} bufferOf
+ * @property {ShardSource} source
+ * @property {Iterable<number>} [order]  shards to load before the others, first things first (default: the manifest's order)
  * @property {(progress: Progress) => void} [onProgress]
- * @property {number} [parallel]  shards on their way at once (default 3): each takes its size in memory
  * @property {number} [uploadBudget]  bytes of staging memory
+ * @property {AbortSignal} [signal]
+ * @property {typeof downloadTurn} [takeTurn]
+ *
+ * @typedef {object} Loading
+ * @property {Promise<void>} done  all shards are on the GPU; rejects with the first failure, which stops everything else
+ * @property {(shards: Iterable<number>) => Promise<void>} shards  resolves when these are verified and submitted to the queue
+ * @property {(shards: Iterable<number>) => void} prioritize  puts these before whatever has not started yet
  */
+
+const TICK_MS = 500;
+/** Stored shards that are open at once: opening one takes as long as reading some megabytes. */
+const OPEN_AHEAD = 3;
+const MOST_PASSES = 3;
+/** Shards in memory at once where there is no storage to stream them into. */
+const MOST_IN_MEMORY = 3;
 
 /**
  * @param {Manifest} manifest
@@ -47,73 +65,284 @@ export function planUploads(manifest) {
 }
 
 /**
- * Downloads the shards, a few at a time, and writes them into the tensors' GPU buffers. Memory beyond the GPU's stays
- * within `parallel` shards and the staging budget, whatever the model's size.
+ * Brings the shards into the tensors' GPU buffers: stored ones straight from the storage, the others from the network through the
+ * storage, each while others are on their way. Memory beyond the GPU's is the staging budget and some network chunks;
+ * without a storage, a few shards more, whatever the model's size.
  *
- * @param {LoaderOptions & Omit<DownloadOptions, "onBytes">} options
- * @throws {WebGemmaError} "network", "shard-size", "shard-hash", "out-of-memory", "device-lost" or "aborted"
+ * @param {LoaderOptions} options
+ * @returns {Loading} whose promises reject with WebGemmaError "network", "shard-size", "shard-hash", "out-of-memory",
+ *   "device-lost", "manifest" or "aborted"
  */
-export async function loadWeights({
-  manifest,
-  device,
-  bufferOf,
-  onProgress = () => {},
-  parallel = 3,
-  uploadBudget,
-  signal,
-  ...options
-}) {
-  const shards = shardsOf(manifest);
-  const plan = planUploads(manifest);
-  for (const { name, bytes } of manifest.tensors) {
-    const room = bufferOf(name).bytes;
-    if (room < bytes) throw new WebGemmaError("manifest", `Tensor ${name} has ${bytes} bytes, but its GPU buffer has ${room}.`);
+export function startLoading(options) {
+  const run = new LoadRun(options);
+  const done = run.run();
+  done.catch(() => {}); // whoever awaits it is told
+  return { done, shards: (shards) => run.shards(shards), prioritize: (shards) => run.prioritize(shards) };
+}
+
+/**
+ * Loads everything.
+ *
+ * @param {Omit<LoaderOptions, "source"> & (Pick<LoaderOptions, "source"> | SourceOptions)} options  without a source, nothing
+ *   is kept
+ * @returns {Promise<void>}
+ * @throws {WebGemmaError} as startLoading's promises
+ */
+export async function loadWeights(options) {
+  const source = "source" in options ? options.source : new ShardSource(options);
+  await startLoading({ ...options, source }).done;
+}
+
+/** One pass from storage and network to the GPU. */
+class LoadRun {
+  #options;
+  #source;
+  #plan;
+  #sizes;
+  /** Shards that nobody has started on, first things first. @type {number[]} */
+  #waiting;
+  /** @type {PromiseWithResolvers<void>[]} by shard */
+  #arrivals;
+  #uploading = new Lock();
+  #parallelism = new Parallelism();
+  #meter;
+  #failure = new AbortController();
+  /** @type {{ error: unknown } | null} */
+  #first = null;
+  /** Lets #downloadAll look again whether one more download may start. */
+  #wake = () => {};
+  #uploader;
+  /** @type {Turn | null} */
+  #turn = null;
+
+  /** @param {LoaderOptions} options */
+  constructor(options) {
+    const { manifest, device, order = [], onProgress = () => {}, uploadBudget, source } = options;
+    this.#options = options;
+    this.#source = source;
+    this.#plan = planUploads(manifest);
+    this.#sizes = shardsOf(manifest).map(({ bytes }) => bytes);
+    this.#waiting = [...new Set([...order, ...this.#sizes.keys()])];
+    this.#arrivals = this.#sizes.map(() => {
+      const arrival = /** @type {PromiseWithResolvers<void>} */ (withResolvers());
+      arrival.promise.catch(() => {}); // most are never asked for
+      return arrival;
+    });
+    const total = this.#sizes.reduce((sum, bytes) => sum + bytes, 0);
+    this.#meter = new ProgressMeter(total, (progress) => {
+      onProgress(progress);
+      this.#turn?.report(progress);
+    });
+    this.#uploader = new Uploader(device, { budget: uploadBudget, signal: this.#failure.signal });
   }
-  const meter = new ProgressMeter(
-    shards.reduce((sum, shard) => sum + shard.bytes, 0),
-    onProgress,
-  );
 
-  // One failure stops the other downloads.
-  const failure = new AbortController();
-  const stop = () => failure.abort();
-  signal?.addEventListener("abort", stop, { once: true });
-  if (signal?.aborted) stop();
-  const uploader = new Uploader(device, { budget: uploadBudget, signal: failure.signal });
-  /** @type {Promise<void>} the uploads, one after the other: they share the staging ring */
-  let uploads = Promise.resolve();
-  let next = 0;
+  /** @param {Iterable<number>} shards */
+  async shards(shards) {
+    await Promise.all([...shards].map((shard) => this.#arrivals[shard]?.promise));
+  }
 
-  const work = async () => {
-    while (next < shards.length) {
-      const index = next++;
-      const shard = /** @type {(typeof shards)[number]} */ (shards[index]);
-      const bytes = await download(shard, { ...options, signal: failure.signal, onBytes: (delta) => meter.add(delta) });
-      const copies = (plan[index] ?? []).map((part) => ({
-        source: bytes.subarray(part.shardOffset, part.shardOffset + part.bytes),
-        buffer: bufferOf(part.tensor).buffer,
-        offset: part.tensorOffset,
-      }));
-      uploads = uploads.then(() => uploader.upload(copies));
-      // Awaited before the next download starts, so that shards do not pile up in memory.
-      await uploads;
+  /** @param {Iterable<number>} shards */
+  prioritize(shards) {
+    const first = new Set([...shards].filter((shard) => this.#waiting.includes(shard)));
+    this.#waiting = [...first, ...this.#waiting.filter((shard) => !first.has(shard))];
+  }
+
+  async run() {
+    const { signal } = this.#options;
+    const stop = () => this.#failure.abort();
+    signal?.addEventListener("abort", stop, { once: true });
+    if (signal?.aborted) stop();
+    try {
+      this.#checkBuffers();
+      throwIfAborted(signal);
+      await this.#source.open();
+      this.#meter.notice = this.#source.notice;
+      for (let pass = 1; this.#waiting.length > 0; pass++) {
+        // A stored shard that turns out to be damaged waits again; storage that breaks each time is not gone on with.
+        if (pass > MOST_PASSES) throw storageBroken();
+        const readers = Array.from({ length: OPEN_AHEAD }, () => this.#loadStored());
+        await Promise.all([...readers, this.#loadMissing()].map((task) => this.#guard(task)));
+        if (this.#first) throw this.#first.error;
+      }
+      this.#meter.stage("upload", "Writing the model to the GPU");
+      await this.#uploader.finish();
+      await this.#source.complete();
+    } catch (error) {
+      for (const { reject } of this.#arrivals) reject(error);
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", stop);
+      this.#turn?.release();
+      this.#uploader.destroy();
+      this.#source.close();
     }
-  };
-  /** @type {unknown} */
-  let first;
-  const workers = Array.from({ length: Math.min(parallel, shards.length) }, () =>
-    work().catch((error) => {
-      first ??= error;
-      failure.abort();
-    }),
-  );
-  try {
-    await Promise.all(workers);
-    if (first !== undefined) throw first;
-    meter.stage("upload", "Writing the model to the GPU");
-    await uploader.finish();
-  } finally {
-    signal?.removeEventListener("abort", stop);
-    uploader.destroy();
   }
+
+  /**
+   * The first failure stops the other tasks; theirs are but its consequence.
+   *
+   * @param {Promise<void>} task
+   */
+  async #guard(task) {
+    try {
+      await task;
+    } catch (error) {
+      this.#first ??= { error };
+      this.#failure.abort();
+    }
+  }
+
+  #checkBuffers() {
+    const { manifest, bufferOf } = this.#options;
+    for (const { name, bytes } of manifest.tensors) {
+      const room = bufferOf(name).bytes;
+      if (room < bytes) throw new WebGemmaError("manifest", `Tensor ${name} has ${bytes} bytes, but its GPU buffer has ${room}.`);
+    }
+  }
+
+  /**
+   * @param {(shard: number) => boolean} wanted
+   * @returns {number | undefined} the next shard to start on
+   */
+  #take(wanted) {
+    const index = this.#waiting.findIndex(wanted);
+    return index < 0 ? undefined : this.#waiting.splice(index, 1)[0];
+  }
+
+  async #loadStored() {
+    for (;;) {
+      throwIfAborted(this.#failure.signal);
+      const shard = this.#take((candidate) => this.#source.isStored(candidate));
+      if (shard === undefined) return;
+      if (await this.#uploadStored(shard)) this.#meter.add(this.#size(shard), "cache");
+    }
+  }
+
+  async #loadMissing() {
+    if (this.#waiting.every((shard) => this.#source.isStored(shard))) return;
+    await this.#waitForTurn();
+    // The tab that was first may have brought everything.
+    await this.#source.open();
+    if (!this.#waiting.every((shard) => this.#source.isStored(shard))) {
+      await this.#source.makeRoom();
+      this.#meter.notice = this.#source.notice;
+      const ticking = setInterval(() => this.#meter.tick(), TICK_MS);
+      try {
+        await this.#downloadAll();
+      } finally {
+        clearInterval(ticking);
+      }
+    }
+    this.#turn?.release();
+    await this.#loadStored();
+  }
+
+  async #waitForTurn() {
+    const { takeTurn = downloadTurn, onProgress } = this.#options;
+    if (!this.#source.keeps) return;
+    this.#turn = await takeTurn({
+      signal: this.#failure.signal,
+      onWait: (progress) => onProgress?.({ ...progress, waiting: true, text: "Another tab is downloading the model" }),
+    });
+  }
+
+  /** Downloads several at once; how many is found out on the way. */
+  async #downloadAll() {
+    /** @type {Set<Promise<void>>} */
+    const running = new Set();
+    for (;;) {
+      const shard = this.#mayStart(running.size) ? this.#take((candidate) => !this.#source.isStored(candidate)) : undefined;
+      if (shard !== undefined) {
+        const task = this.#guard(this.#download(shard)).finally(() => running.delete(task));
+        running.add(task);
+      } else if (running.size > 0) {
+        const woken = new Promise((resolve) => (this.#wake = () => resolve(undefined)));
+        await Promise.race([...running, woken]);
+      } else return;
+    }
+  }
+
+  /** @param {number} running */
+  #mayStart(running) {
+    if (this.#failure.signal.aborted) return false;
+    const { limit } = this.#parallelism;
+    return running < (this.#source.keeps ? limit : Math.min(MOST_IN_MEMORY, limit));
+  }
+
+  /** @param {number} shard */
+  async #download(shard) {
+    const bytes = await this.#source.fetchShard(shard, {
+      signal: this.#failure.signal,
+      onFailure: () => this.#parallelism.failed(),
+      onBytes: (delta, from) => {
+        this.#meter.add(delta, from);
+        if (from === "network" && this.#parallelism.arrived(delta)) this.#wake();
+      },
+    });
+    this.#meter.notice = this.#source.notice;
+    if (bytes) await this.#upload(shard, (offset, length) => bytes.subarray(offset, offset + length));
+    else if (!(await this.#uploadStored(shard))) throw storageBroken();
+  }
+
+  /**
+   * @param {number} shard
+   * @returns {Promise<boolean>} false when it turned out to be damaged, and waits to be downloaded
+   */
+  async #uploadStored(shard) {
+    try {
+      const stored = await this.#source.openStored(shard);
+      try {
+        await this.#upload(shard, (offset, byteLength) => ({
+          byteLength,
+          read: (target, at) => stored.read(target, offset + at),
+        }));
+      } finally {
+        stored.close();
+      }
+      return true;
+    } catch (error) {
+      if (error instanceof WebGemmaError) throw error;
+      await this.#source.drop(shard);
+      this.#waiting.unshift(shard);
+      return false;
+    }
+  }
+
+  /**
+   * @param {number} shard
+   * @param {(offset: number, bytes: number) => import("./upload.js").Copy["source"]} bytesAt  of the shard
+   */
+  async #upload(shard, bytesAt) {
+    const copies = (this.#plan[shard] ?? []).map(({ tensor, tensorOffset, shardOffset, bytes }) => ({
+      source: bytesAt(shardOffset, bytes),
+      buffer: this.#options.bufferOf(tensor).buffer,
+      offset: tensorOffset,
+    }));
+    // One at a time: they share the staging ring.
+    const release = await this.#uploading.acquire(this.#failure.signal);
+    try {
+      await this.#uploader.upload(copies);
+    } finally {
+      release();
+    }
+    this.#arrivals[shard]?.resolve();
+  }
+
+  /** @param {number} shard */
+  #size(shard) {
+    return this.#sizes[shard] ?? 0;
+  }
+}
+
+function storageBroken() {
+  const message = "The browser's storage does not keep what it is given.";
+  return new WebGemmaError("unexpected", message, "Delete the stored model, then load it again.");
+}
+
+/** Promise.withResolvers, which Node 20 lacks. */
+function withResolvers() {
+  /** @type {any} */
+  const result = {};
+  result.promise = new Promise((resolve, reject) => Object.assign(result, { resolve, reject }));
+  return result;
 }

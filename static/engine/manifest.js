@@ -60,6 +60,7 @@ const MAX_SHARD_BYTES = 32 * 1024 * 1024;
 const DTYPE_BYTES = new Map(
   Object.entries({ float32: 4, uint32: 4, int32: 4, float16: 2, bfloat16: 2, uint16: 2, int16: 2, uint8: 1, int8: 1 }),
 );
+const MOST_QUOTED = 300;
 const HINT = "Build the model again with the version of WebGemma that serves this page.";
 
 /**
@@ -221,7 +222,9 @@ function checkBuilds(manifest, files) {
 
 /** @param {string} what */
 function refuse(what) {
-  return new WebGemmaError("manifest", `The model's manifest is not usable: ${what}.`, HINT);
+  // It may quote a value of any length.
+  const short = what.length > MOST_QUOTED ? `${what.slice(0, MOST_QUOTED)}…` : what;
+  return new WebGemmaError("manifest", `The model's manifest is not usable: ${short}.`, HINT);
 }
 
 /**

@@ -3,11 +3,15 @@
  *
  * @typedef {object} Progress
  * @property {Stage} stage
- * @property {number} loadedBytes
+ * @property {number} loadedBytes  of the weights that are here: networkBytes + cachedBytes
  * @property {number} totalBytes
+ * @property {number} [networkBytes]  that this visit downloaded
+ * @property {number} [cachedBytes]  that an earlier visit left in the browser's storage
  * @property {number | null} secondsLeft  null while it cannot be told
- * @property {number} bytesPerSecond  0 while it cannot be told
+ * @property {number} bytesPerSecond  from the network; 0 while it cannot be told
  * @property {string} text  for people
+ * @property {boolean} [waiting]  another tab downloads, and these are its figures
+ * @property {string} [notice]  what people should know besides, such as that nothing will be kept
  */
 
 const WINDOW_MS = 5000;
@@ -18,10 +22,13 @@ export class ProgressMeter {
   #report;
   #now;
   #total;
-  #loaded = 0;
+  #network = 0;
+  #cached = 0;
   #reportedAt = -Infinity;
-  /** (time, loaded) samples of the last WINDOW_MS, and the one before it. @type {{ at: number, loaded: number }[]} */
+  /** (time, network bytes) samples of the last WINDOW_MS, and the one before it. @type {{ at: number, network: number }[]} */
   #samples;
+  /** Part of every report. */
+  notice = "";
 
   /**
    * @param {number} totalBytes
@@ -32,19 +39,34 @@ export class ProgressMeter {
     this.#total = totalBytes;
     this.#report = report;
     this.#now = now;
-    this.#samples = [{ at: now(), loaded: 0 }];
+    this.#samples = [{ at: now(), network: 0 }];
   }
 
-  /** @param {number} delta bytes; negative for bytes that were thrown away */
-  add(delta) {
-    this.#loaded += delta;
+  /**
+   * @param {number} delta bytes; negative for bytes that were thrown away
+   * @param {"network" | "cache"} from
+   */
+  add(delta, from) {
+    if (from === "network") this.#network += delta;
+    else this.#cached += delta;
     const at = this.#now();
-    if (at - this.#reportedAt < REPORT_EVERY_MS && this.#loaded < this.#total) return;
+    if (at - this.#reportedAt < REPORT_EVERY_MS && this.#network + this.#cached < this.#total) return;
+    this.#tell(at);
+  }
+
+  /** Reports where things stand, so that a silent network shows as a falling rate. */
+  tick() {
+    const at = this.#now();
+    if (at - this.#reportedAt >= REPORT_EVERY_MS) this.#tell(at);
+  }
+
+  /** @param {number} at */
+  #tell(at) {
     this.#reportedAt = at;
-    this.#samples.push({ at, loaded: this.#loaded });
+    this.#samples.push({ at, network: this.#network });
     while (this.#samples.length > 2 && at - /** @type {{ at: number }} */ (this.#samples[1]).at > WINDOW_MS)
       this.#samples.shift();
-    this.#report(this.#progress("download", at));
+    this.#report(this.#progress(at));
   }
 
   /**
@@ -54,25 +76,31 @@ export class ProgressMeter {
    * @param {string} text
    */
   stage(stage, text) {
-    this.#report({ stage, loadedBytes: this.#loaded, totalBytes: this.#total, secondsLeft: null, bytesPerSecond: 0, text });
+    this.#report({ ...this.#bytes(), stage, secondsLeft: null, bytesPerSecond: 0, text });
   }
 
   /**
-   * @param {Stage} stage
    * @param {number} at
    * @returns {Progress}
    */
-  #progress(stage, at) {
-    const first = /** @type {{ at: number, loaded: number }} */ (this.#samples[0]);
-    const rate = at > first.at ? Math.max(0, ((this.#loaded - first.loaded) / (at - first.at)) * 1000) : 0;
+  #progress(at) {
+    const first = /** @type {{ at: number, network: number }} */ (this.#samples[0]);
+    const rate = at > first.at ? Math.max(0, ((this.#network - first.network) / (at - first.at)) * 1000) : 0;
+    const bytes = this.#bytes();
+    const { loadedBytes, totalBytes } = bytes;
+    const doing = this.#network === 0 && this.#cached > 0 ? "Reading the stored model" : "Downloading the model";
     return {
-      stage,
-      loadedBytes: this.#loaded,
-      totalBytes: this.#total,
-      secondsLeft: rate > 0 ? (this.#total - this.#loaded) / rate : null,
+      ...bytes,
+      stage: "download",
+      secondsLeft: rate > 0 ? (totalBytes - loadedBytes) / rate : null,
       bytesPerSecond: rate,
-      text: `Downloading the model: ${megabytes(this.#loaded)} of ${megabytes(this.#total)} MB`,
+      text: `${doing}: ${megabytes(loadedBytes)} of ${megabytes(totalBytes)} MB`,
     };
+  }
+
+  #bytes() {
+    const [networkBytes, cachedBytes] = [this.#network, this.#cached];
+    return { loadedBytes: networkBytes + cachedBytes, totalBytes: this.#total, networkBytes, cachedBytes, notice: this.notice };
   }
 }
 

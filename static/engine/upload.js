@@ -1,10 +1,16 @@
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 
 /**
- * One contiguous copy from memory into a GPU buffer. Offsets are in bytes and may be beyond 2^32.
+ * Bytes that are read where they are needed, such as those of a file.
+ *
+ * @typedef {object} Readable
+ * @property {number} byteLength
+ * @property {(target: Uint8Array<ArrayBuffer>, at: number) => void | Promise<void>} read  fills `target` with the bytes at `at`
+ *
+ * One contiguous copy into a GPU buffer. Offsets are in bytes and may be beyond 2^32.
  *
  * @typedef {object} Copy
- * @property {Uint8Array} source  a multiple of 4 bytes
+ * @property {Uint8Array | Readable} source  a multiple of 4 bytes
  * @property {GPUBuffer} buffer
  * @property {number} offset  in `buffer`, a multiple of 4
  */
@@ -50,13 +56,14 @@ export class Uploader {
   }
 
   /**
-   * Copies in order; returns when all of them are submitted, and their sources may be reused.
+   * Copies in order; returns when all of them are submitted, and their sources may be reused. When a source cannot be read, its
+   * error is thrown and what was filled so far is submitted or not: the caller copies the same again.
    *
    * @param {Iterable<Copy>} copies
    * @throws {WebGemmaError} "out-of-memory", "device-lost" or "aborted"
    */
   async upload(copies) {
-    /** @type {{ buffer: GPUBuffer, memory: Uint8Array } | null} */
+    /** @type {{ buffer: GPUBuffer, memory: Uint8Array<ArrayBuffer> } | null} */
     let slot = null;
     /** @type {{ from: number, buffer: GPUBuffer, offset: number, bytes: number }[]} */
     let pending = [];
@@ -67,20 +74,30 @@ export class Uploader {
       pending = [];
       filled = 0;
     };
-    for (const { source, buffer, offset } of copies) {
-      if (source.byteLength % 4 !== 0 || offset % 4 !== 0)
-        throw new RangeError(`copy of ${source.byteLength} bytes to ${offset}: not whole words`);
-      for (let done = 0; done < source.byteLength;) {
-        slot ??= await this.#acquire();
-        const bytes = Math.min(source.byteLength - done, this.#slotBytes - filled);
-        slot.memory.set(source.subarray(done, done + bytes), filled);
-        pending.push({ from: filled, buffer, offset: offset + done, bytes });
-        filled += bytes;
-        done += bytes;
-        if (filled === this.#slotBytes) flush();
+    try {
+      for (const { source, buffer, offset } of copies) {
+        if (source.byteLength % 4 !== 0 || offset % 4 !== 0)
+          throw new RangeError(`copy of ${source.byteLength} bytes to ${offset}: not whole words`);
+        for (let done = 0; done < source.byteLength;) {
+          slot ??= await this.#acquire();
+          const bytes = Math.min(source.byteLength - done, this.#slotBytes - filled);
+          const target = slot.memory.subarray(filled, filled + bytes);
+          if (source instanceof Uint8Array) target.set(source.subarray(done, done + bytes));
+          else {
+            // Straight into the mapped memory: no other copy of the bytes is made on the way.
+            const reading = source.read(target, done);
+            if (reading) await reading;
+          }
+          pending.push({ from: filled, buffer, offset: offset + done, bytes });
+          filled += bytes;
+          done += bytes;
+          if (filled === this.#slotBytes) flush();
+        }
       }
+    } finally {
+      // Also when a source failed: its slot would be lost to the ring.
+      flush();
     }
-    flush();
   }
 
   /** Waits until everything submitted is in its place. */
@@ -95,7 +112,7 @@ export class Uploader {
     this.#free = [];
   }
 
-  /** @returns {Promise<{ buffer: GPUBuffer, memory: Uint8Array }>} */
+  /** @returns {Promise<{ buffer: GPUBuffer, memory: Uint8Array<ArrayBuffer> }>} */
   async #acquire() {
     throwIfAborted(this.#signal);
     if (this.#slots.length < this.#maxSlots) this.#free.unshift(this.#create());

@@ -2,6 +2,7 @@
 import { requestDevice } from "./gpu.js";
 import { EngineHost } from "./host.js";
 import { Model } from "./model.js";
+import { canNestWorkers, transfersInWorkers } from "./transfer_pool.js";
 
 const host = new EngineHost({
   // The library of types has no worker scope beside the page's; this is DedicatedWorkerGlobalScope.postMessage.
@@ -9,5 +10,6 @@ const host = new EngineHost({
   fetch: (input, init) => fetch(input, init),
   requestDevice,
   createModel: (parts) => Model.create(parts),
+  ...(canNestWorkers ? { transfers: (baseUrl) => transfersInWorkers(baseUrl) } : {}),
 });
 self.addEventListener("message", (/** @type {MessageEvent<ToWorker>} */ event) => void host.handle(event.data));

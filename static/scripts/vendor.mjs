@@ -12,12 +12,16 @@ const require = createRequire(import.meta.url);
 
 /** Bundle name -> npm package. */
 const PACKAGES = {
+  "hash-wasm": "hash-wasm",
   "web-runtime": "@mlc-ai/web-runtime",
   tokenizers: "@huggingface/tokenizers",
   jinja: "@huggingface/jinja",
   marked: "marked",
   dompurify: "dompurify",
 };
+
+/** npm package -> its exports that the page uses, where the whole package would be far larger than they are. */
+const ONLY = { "hash-wasm": ["createSHA256"] };
 
 /** The web runtime reaches for these only under Node; in a browser those branches never run. */
 const NODE_ONLY = /^(node:)?(ws|perf_hooks|crypto|fs|path|util|child_process|worker_threads|wasi)$/;
@@ -32,12 +36,16 @@ const emptyNodeModules = {
 };
 
 /**
- * The sources of a bundle's entry module and of its types: every export of the package, by name.
+ * The sources of a bundle's entry module and of its types: every export of the package by name, or those in ONLY.
  * A CommonJS package has no static export list, so its names are read by loading it here, once.
  * @param {string} name npm package name
  * @returns {Promise<{ code: string, types: string }>}
  */
 async function entrySources(name) {
+  if (name in ONLY) {
+    const code = `export { ${ONLY[name].join(", ")} } from "${name}";\n`;
+    return { code, types: code };
+  }
   const manifest = JSON.parse(await readFile(join(root, "node_modules", name, "package.json"), "utf8"));
   const isModule = manifest.type === "module" || manifest.module !== undefined || manifest.exports !== undefined;
   if (isModule) {

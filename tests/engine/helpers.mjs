@@ -92,19 +92,40 @@ export function smallArtifact() {
   return { manifest, files: new Map(Object.entries(contents)) };
 }
 
-/** A fetch that serves `files` below BASE; `faults(path, count)` may return a Response or throw instead. */
+/**
+ * A fetch that serves `files` below BASE, with ranges and ETags; `faults(path, count, signal, headers)` may return a Response or
+ * throw instead.
+ */
 export function serve(files, faults = () => undefined) {
   const counts = new Map();
-  const fetch = async (url, { signal } = {}) => {
+  const requests = [];
+  const fetch = async (url, { signal, headers = {} } = {}) => {
     signal?.throwIfAborted();
     const path = String(url).slice(BASE.length);
     counts.set(path, (counts.get(path) ?? 0) + 1);
-    const fault = await faults(path, counts.get(path), signal);
+    requests.push({ path, ...headers });
+    const fault = await faults(path, counts.get(path), signal, headers);
     if (fault) return fault;
     const bytes = files.get(path);
-    return bytes ? new Response(bytes) : new Response("", { status: 404 });
+    if (!bytes) return new Response("", { status: 404 });
+    const etag = `"${sha256Of(bytes).slice(0, 16)}"`;
+    const range = /^bytes=(\d+)-(\d*)$/.exec(headers.Range ?? "");
+    if (!range || (headers["If-Range"] && headers["If-Range"] !== etag)) return new Response(bytes, { headers: { ETag: etag } });
+    const [from, to] = [Number(range[1]), range[2] ? Number(range[2]) + 1 : bytes.length];
+    if (from >= bytes.length) return new Response("", { status: 416 });
+    const part = { ETag: etag, "Content-Range": `bytes ${from}-${to - 1}/${bytes.length}` };
+    return new Response(bytes.subarray(from, to), { status: 206, headers: part });
   };
-  return { fetch, counts };
+  return { fetch, counts, requests };
+}
+
+/** A response whose body ends with an error after `bytes`. */
+export function cutResponse(bytes, init) {
+  const start = (controller) => {
+    if (bytes.length > 0) controller.enqueue(Uint8Array.from(bytes));
+  };
+  const pull = (controller) => controller.error(new TypeError("connection reset"));
+  return new Response(new ReadableStream({ start, pull }, { highWaterMark: 0 }), init);
 }
 
 /** A device whose buffers record what is copied into them. */

@@ -149,9 +149,12 @@ test("an abort ends the downloads, and says so", async () => {
 
 test("one failure stops the other downloads", async () => {
   let stopped = false;
-  const faults = (path, _count, signal) => {
-    if (path === "a.bin") return new Response("", { status: 404 });
-    return new Promise((_, reject) => signal.addEventListener("abort", () => ((stopped = true), reject(signal.reason))));
+  let started = () => {};
+  const both = new Promise((resolve) => (started = resolve));
+  const faults = async (path, _count, signal) => {
+    if (path === "a.bin") return await both.then(() => new Response("", { status: 404 }));
+    started();
+    return await new Promise((_, reject) => signal.addEventListener("abort", () => ((stopped = true), reject(signal.reason))));
   };
   await assert.rejects(load(faults).done, { code: "network" });
   assert.ok(stopped);
@@ -204,7 +207,8 @@ test("a tensor of 6 GiB: no offset or size beyond 2^32 is truncated, memory stay
   const buffers = fakeBuffers(manifest, { keep: false });
   let last;
   await loadWeights({
-    ...{ manifest, device, baseUrl: BASE, fetch: server.fetch, digest: async () => sha256 },
+    ...{ manifest, device, baseUrl: BASE, fetch: server.fetch },
+    newHash: async () => ({ init() {}, update() {}, digest: () => sha256 }),
     bufferOf: (name) => buffers.get(name),
     onProgress: (progress) => (last = progress),
   });

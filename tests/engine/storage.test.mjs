@@ -1,0 +1,450 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { downloadTurn } from "../../static/engine/download_lock.js";
+import { FileStore } from "../../static/engine/file_store.js";
+import { loadWeights, startLoading } from "../../static/engine/loader.js";
+import { fetchManifest } from "../../static/engine/manifest_fetch.js";
+import { ProgressMeter } from "../../static/engine/progress.js";
+import { ShardSource } from "../../static/engine/shard_source.js";
+import {
+  deleteModel,
+  listModels,
+  recordComplete,
+  recordStart,
+  storedManifest,
+  verifyModel,
+} from "../../static/engine/stored_models.js";
+import { transfersInWorkers } from "../../static/engine/transfer_pool.js";
+import { BASE, FakeDevice, fakeBuffers, pattern, serve, sha256Of, smallArtifact } from "./helpers.mjs";
+import { FakeStorage } from "./opfs.mjs";
+
+const turnAtOnce = async () => ({ report() {}, release() {} });
+
+/** Everything for loading an artifact over a disk; `load()` may be called again, as a later visit. */
+async function visit({ disk = new FakeStorage(), artifact = smallArtifact(), faults, ...options } = {}) {
+  const device = new FakeDevice();
+  const { manifest, files } = artifact;
+  const store = await FileStore.open(disk);
+  Object.assign(store ?? {}, { writable: true }); // as in a worker
+  const server = serve(files, faults);
+  const buffers = fakeBuffers(manifest);
+  const source = new ShardSource({
+    ...{ manifest, baseUrl: BASE, fetch: server.fetch, store, estimate: disk.estimate, sleep: async () => {} },
+    ...(options.stallMs ? { stallMs: options.stallMs } : {}),
+  });
+  const progress = [];
+  const start = () =>
+    startLoading({
+      ...{ manifest, device, source, bufferOf: (name) => buffers.get(name), takeTurn: turnAtOnce },
+      onProgress: (seen) => progress.push(seen),
+      ...options,
+    });
+  const loaded = () => {
+    const [a, b] = [files.get("a.bin"), files.get("b.bin")];
+    assert.deepEqual(buffers.get("whole").buffer.memory, a.subarray(0, 32));
+    assert.deepEqual(buffers.get("split").buffer.memory, Uint8Array.of(...a.subarray(32), ...b));
+  };
+  return { disk, store, source, buffers, manifest, progress, start, load: () => start().done, loaded, device, ...server };
+}
+
+const hashOf = (manifest, path) => manifest.files.find((file) => file.path === path).sha256;
+
+test("the second visit reads everything from the storage and asks the network for nothing", async () => {
+  const first = await visit();
+  await first.load();
+  first.loaded();
+  const second = await visit({ disk: first.disk });
+  await second.load();
+  second.loaded();
+  assert.equal(second.counts.size, 0);
+  const { networkBytes, cachedBytes, loadedBytes, totalBytes, notice } = second.progress.at(-1);
+  assert.deepEqual([networkBytes, cachedBytes, loadedBytes, totalBytes, notice], [0, 112, 112, 112, ""]);
+});
+
+test("small files are stored too, and hashed at each use", async () => {
+  const { source, manifest, disk, counts } = await visit();
+  const wasm = manifest.files.find((file) => file.path === "m.wasm");
+  const bytes = await source.file(wasm);
+  assert.deepEqual(await source.file(wasm), bytes);
+  assert.equal(counts.get("m.wasm"), 1);
+  disk.files.get(wasm.sha256).bytes[3] ^= 1;
+  assert.deepEqual(await source.file(wasm), bytes);
+  assert.equal(counts.get("m.wasm"), 2);
+});
+
+test("a stored shard of another size is a miss: downloaded again, then stored", async () => {
+  const first = await visit();
+  await first.load();
+  const payload = first.disk.files.get(hashOf(first.manifest, "b.bin"));
+  payload.bytes = payload.bytes.slice(0, 20);
+  const second = await visit({ disk: first.disk });
+  await second.load();
+  second.loaded();
+  assert.deepEqual([...second.counts], [["b.bin", 1]]);
+});
+
+test("a storage that loses what it is given is an error, not a loop", async () => {
+  const { disk, load, store } = await visit();
+  const create = store.create.bind(store);
+  store.create = async (file) => {
+    const sink = await create(file);
+    const finish = sink.finish.bind(sink);
+    sink.finish = async () => {
+      await finish();
+      disk.files.get(file.sha256).bytes = new Uint8Array(0);
+    };
+    return sink;
+  };
+  await assert.rejects(load(), { code: "unexpected", message: /storage/ });
+});
+
+test("too little room: one notice with the numbers before the first byte, and nothing is stored", async () => {
+  const { disk, load, loaded, progress } = await visit({
+    disk: Object.assign(new FakeStorage(), { estimate: async () => ({ quota: 5_000_000, usage: 4_999_950 }) }),
+  });
+  await load();
+  loaded();
+  assert.equal(disk.files.size, 0);
+  const notices = new Set(progress.map(({ notice }) => notice).filter(Boolean));
+  assert.equal(notices.size, 1);
+  assert.match([...notices][0], /not be kept.*room for 0 MB, and 0 MB are needed/);
+});
+
+test("what is stored already counts as room", async () => {
+  const first = await visit({ faults: (path) => (path === "b.bin" ? new Response("", { status: 404 }) : undefined) });
+  await assert.rejects(first.load(), { code: "network" });
+  const used = first.disk.used();
+  const second = await visit({ disk: Object.assign(first.disk, { estimate: async () => ({ quota: used + 48, usage: used }) }) });
+  await second.load();
+  assert.equal(second.progress.at(-1).notice, "");
+});
+
+test("a quota that is reached midway: what fits is kept, the rest goes to the GPU, and the person is told", async () => {
+  const disk = Object.assign(new FakeStorage(), { estimate: async () => ({}) });
+  const first = await visit({ disk });
+  disk.quota = (await recordSize(first)) + 110; // one shard and two validators
+  await first.load();
+  first.loaded();
+  assert.match(first.progress.at(-1).notice, /not be kept.*it has 0 MB.*QuotaExceeded/);
+  const second = await visit({ disk });
+  await second.load();
+  second.loaded();
+  assert.equal([...second.counts.values()].reduce((sum, n) => sum + n, 0), 1, "one of the two shards was kept");
+});
+
+/** Bytes of the record that is written before the download. */
+async function recordSize({ manifest }) {
+  const disk = new FakeStorage();
+  await recordComplete(await FileStore.open(disk), BASE, manifest);
+  return disk.used();
+}
+
+test("without a storage everything goes straight to the GPU, and the person is told", async () => {
+  const disk = Object.assign(new FakeStorage(), { getDirectory: () => Promise.reject(new DOMException("", "SecurityError")) });
+  const { load, loaded, store, progress } = await visit({ disk });
+  assert.equal(store, null);
+  await load();
+  loaded();
+  assert.match(progress.at(-1).notice, /keeps no files/);
+});
+
+test("a new version takes the shards that did not change from the storage, and the stale ones go", async () => {
+  const first = await visit();
+  await first.load();
+  const newer = smallArtifact();
+  const changed = pattern(48, 77);
+  newer.files.set("b.bin", changed);
+  Object.assign(newer.manifest.files.find((file) => file.path === "b.bin"), { sha256: sha256Of(changed) });
+  const second = await visit({ disk: first.disk, artifact: newer });
+  await second.load();
+  second.loaded();
+  assert.deepEqual([...second.counts], [["b.bin", 1]]);
+  assert.equal(first.disk.files.has(hashOf(first.manifest, "b.bin")), false);
+  assert.ok(first.disk.files.has(hashOf(first.manifest, "a.bin")));
+  assert.equal(first.disk.models.size, 1);
+});
+
+test("while a new version arrives, the old one stays usable without the server", async () => {
+  const first = await visit();
+  await first.load();
+  const newer = smallArtifact();
+  newer.manifest.title = "Newer";
+  newer.files.set("b.bin", pattern(48, 77));
+  Object.assign(newer.manifest.files.find((file) => file.path === "b.bin"), { sha256: sha256Of(newer.files.get("b.bin")) });
+  const faults = (path) => (path === "b.bin" ? new Response("", { status: 404 }) : undefined);
+  const second = await visit({ disk: first.disk, artifact: newer, faults });
+  await assert.rejects(second.load(), { code: "network" });
+  assert.equal((await storedManifest(second.store, BASE)).title, "Small");
+  assert.ok(first.disk.files.has(hashOf(first.manifest, "b.bin")));
+});
+
+test("without the server the stored manifest is taken; without a stored model the network error stays", async () => {
+  const { store, load } = await visit();
+  const away = async () => Promise.reject(new TypeError("Failed to fetch"));
+  await assert.rejects(fetchManifest(BASE, away, { store }), { code: "network" });
+  await load();
+  assert.equal((await fetchManifest(BASE, away, { store })).name, "small");
+  // A server that answers is believed.
+  await assert.rejects(fetchManifest(BASE, async () => new Response("", { status: 404 }), { store }), { code: "manifest" });
+});
+
+test("a record that was torn while it was written is a miss: the one from the download's start still counts", async () => {
+  const { store, disk, load, manifest } = await visit();
+  await load();
+  const [[key, record]] = disk.models;
+  await recordStart(store, BASE, manifest);
+  record.bytes = record.bytes.slice(0, 100);
+  assert.ok(disk.models.has(`${key}.next`));
+  assert.equal((await storedManifest(store, BASE)).name, "small");
+});
+
+test("a flipped byte in a model's record is no record", async () => {
+  const { store, disk, load } = await visit();
+  await load();
+  const [record] = disk.models.values();
+  record.bytes[record.bytes.length >> 1] ^= 1;
+  assert.equal(await storedManifest(store, BASE), null);
+  assert.deepEqual(await listModels(store), []);
+});
+
+test("stored models are listed with their sizes, and deleted with all their files", async () => {
+  const { store, disk, load } = await visit();
+  await load();
+  const [model] = await listModels(store);
+  assert.deepEqual([model.name, model.storedBytes, model.complete], ["small", 112, true]);
+  assert.equal(await deleteModel(store, model.url), 0);
+  assert.deepEqual(await listModels(store), []);
+  assert.equal(disk.files.size, 0);
+});
+
+test("a deletion keeps what another model shares, and leaves what another tab reads for later", async () => {
+  const { store, manifest, disk, load } = await visit();
+  await load();
+  await recordComplete(store, "http://model.test/models/twin/", manifest);
+  await deleteModel(store, BASE);
+  assert.equal(disk.files.size, 4, "two payloads and their markers");
+  const reading = await store.openVerified(manifest.files[0]);
+  assert.equal(await deleteModel(store, "http://model.test/models/twin/"), 1);
+  reading.close();
+});
+
+test("a check finds the flipped byte in a stored shard, and the next visit fetches that shard alone", async () => {
+  const first = await visit();
+  await first.load();
+  assert.deepEqual(await verifyModel(first.store, BASE), []);
+  first.disk.files.get(hashOf(first.manifest, "a.bin")).bytes[5] ^= 1;
+  const damaged = await verifyModel(first.store, BASE);
+  assert.deepEqual(damaged.map(({ path }) => path), ["a.bin"]);
+  const second = await visit({ disk: first.disk });
+  await second.load();
+  second.loaded();
+  assert.deepEqual([...second.counts], [["a.bin", 1]]);
+});
+
+test("ranges come from the storage when the shard is there, else from the server, unverified", async () => {
+  const { source, load, requests } = await visit();
+  await source.open();
+  const content = smallArtifact().files.get("b.bin");
+  assert.deepEqual(await source.range(1, 8, 12), { bytes: content.subarray(8, 20), verified: false });
+  assert.deepEqual(requests.map(({ Range }) => Range), ["bytes=8-19"]);
+  await load();
+  const before = requests.length;
+  assert.deepEqual(await source.range(1, 8, 12), { bytes: content.subarray(8, 20), verified: true });
+  assert.equal(requests.length, before);
+  await assert.rejects(source.range(1, 40, 12), RangeError);
+});
+
+test("ranges of a server without ranges, of one that fails twice, of one that stays away", async () => {
+  const { files } = smallArtifact();
+  const whole = await visit({ faults: (path) => new Response(files.get(path)) });
+  assert.deepEqual((await whole.source.range(1, 8, 12)).bytes, files.get("b.bin").subarray(8, 20));
+  const flaky = await visit({ faults: (_path, count) => (count < 3 ? new Response("", { status: 503 }) : undefined) });
+  assert.deepEqual((await flaky.source.range(1, 8, 12)).bytes, files.get("b.bin").subarray(8, 20));
+  const away = await visit({ faults: () => Promise.reject(new TypeError("Failed to fetch")) });
+  await assert.rejects(away.source.range(1, 8, 12), { code: "network", message: /5 attempts/ });
+});
+
+test("shards come in the order that is asked for, each is told of, and the order can be changed on the way", async () => {
+  const artifact = smallArtifact();
+  const { manifest, files } = artifact;
+  manifest.files = manifest.files.filter((file) => file.role !== "shard");
+  manifest.tensors = [];
+  for (let i = 0; i < 6; i++) {
+    const bytes = pattern(16, i + 10);
+    files.set(`s${i}.bin`, bytes);
+    manifest.files.push({ path: `s${i}.bin`, bytes: 16, sha256: sha256Of(bytes), role: "shard" });
+    manifest.tensors.push({ name: `t${i}`, dtype: "uint32", shape: [4], bytes: 16, pieces: [{ shard: i, offset: 0, bytes: 16 }] });
+  }
+  const asked = [];
+  let open = () => {};
+  const gate = new Promise((resolve) => (open = resolve));
+  const faults = async (path) => {
+    asked.push(path);
+    if (asked.length > 2) await gate;
+    return undefined;
+  };
+  const run = await visit({ artifact, faults, order: [3, 1] });
+  const loading = run.start();
+  await loading.shards([3, 1]);
+  assert.deepEqual(run.buffers.get("t3").buffer.memory, files.get("s3.bin"));
+  assert.ok(asked.length <= 4 && !asked.includes("s5.bin"));
+  loading.prioritize([5]);
+  open();
+  await loading.done;
+  assert.deepEqual(asked.slice(0, 2), ["s3.bin", "s1.bin"]);
+  assert.ok(asked.indexOf("s5.bin") < asked.indexOf("s4.bin"));
+});
+
+test("a shard that fails tells those who wait for it", async () => {
+  const { start } = await visit({ faults: (path) => (path === "b.bin" ? new Response("", { status: 404 }) : undefined) });
+  const loading = start();
+  await assert.rejects(loading.shards([1]), { code: "network" });
+  await assert.rejects(loading.done, { code: "network" });
+});
+
+/** Web Locks of several tabs, and their channel. */
+function tabs() {
+  let last = Promise.resolve();
+  const channels = new Set();
+  const locks = {
+    request: (_name, { signal }, held) =>
+      new Promise((resolve, reject) => {
+        signal?.addEventListener("abort", () => reject(signal.reason));
+        const before = last;
+        let end = () => {};
+        last = new Promise((done) => (end = done));
+        void before.then(async () => {
+          if (!signal?.aborted) await held();
+          end();
+          resolve();
+        });
+      }),
+  };
+  const openChannel = () => {
+    const channel = {
+      onmessage: null,
+      postMessage: (data) => [...channels].filter((other) => other !== channel).forEach((other) => other.onmessage?.({ data })),
+      close: () => channels.delete(channel),
+    };
+    channels.add(channel);
+    return channel;
+  };
+  return (options) => downloadTurn({ locks, openChannel, ...options });
+}
+
+test("of two tabs one downloads; the other shows its progress, then reads the storage", async () => {
+  const takeTurn = tabs();
+  const disk = new FakeStorage();
+  let open = () => {};
+  const gate = new Promise((resolve) => (open = resolve));
+  const first = await visit({ disk, takeTurn, faults: async (path) => (path === "b.bin" ? void (await gate) : undefined) });
+  const second = await visit({ disk, takeTurn });
+  const done = [first.load(), second.load()];
+  while (!second.progress.some(({ text }) => text === "Another tab is downloading the model")) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    if (first.progress.length > 0 && second.progress.length === 0) open();
+  }
+  open();
+  await Promise.all(done);
+  first.loaded();
+  second.loaded();
+  assert.equal(second.counts.size, 0);
+});
+
+test("a tab that waits can be stopped, and the next one gets its turn", async () => {
+  const takeTurn = tabs();
+  const first = await takeTurn({});
+  const abort = new AbortController();
+  const waiting = takeTurn({ signal: abort.signal });
+  abort.abort();
+  await assert.rejects(waiting, { code: "aborted" });
+  const third = takeTurn({});
+  first.release();
+  (await third).release();
+});
+
+test("a stalled server that comes back costs nothing twice", async () => {
+  const faults = (path, count, signal) => {
+    if (path !== "b.bin" || count > 1) return undefined;
+    return new Promise((_, reject) => signal.addEventListener("abort", () => reject(new DOMException("", "AbortError"))));
+  };
+  const { load, loaded, counts, progress } = await visit({ faults, stallMs: 30 });
+  await load();
+  loaded();
+  assert.equal(counts.get("b.bin"), 2);
+  assert.ok(progress.every((p, i) => i === 0 || p.loadedBytes >= progress[i - 1].loadedBytes));
+});
+
+test("a page without workers loads without a storage", async () => {
+  const { manifest, files } = smallArtifact();
+  const buffers = fakeBuffers(manifest);
+  const bufferOf = (name) => buffers.get(name);
+  await loadWeights({ manifest, device: new FakeDevice(), bufferOf, baseUrl: BASE, fetch: serve(files).fetch });
+  assert.deepEqual(buffers.get("whole").buffer.memory, files.get("a.bin").subarray(0, 32));
+});
+
+test("a silent network shows as a falling rate", () => {
+  let now = 0;
+  const seen = [];
+  const meter = new ProgressMeter(1e6, (progress) => seen.push(progress), () => now);
+  for (; now < 3000; now += 500) meter.add(1e5, "network");
+  for (; now < 20_000; now += 500) meter.tick();
+  assert.ok(seen[4].bytesPerSecond > 150_000 && seen[4].secondsLeft < 4);
+  assert.equal(seen.at(-1).bytesPerSecond, 0);
+  assert.equal(seen.at(-1).secondsLeft, null);
+});
+
+/** A Worker whose script does what `run(data, post)` does; `fails` ends it with this error event instead. */
+function fakeWorker(run, fails) {
+  const worker = {
+    terminated: false,
+    terminate: () => (worker.terminated = true),
+    postMessage: (data) =>
+      queueMicrotask(() => {
+        if (fails) worker.onerror({ preventDefault() {}, ...fails });
+        else run(data, (message) => worker.onmessage({ data: message }));
+      }),
+  };
+  return worker;
+}
+
+test("workers are used again, report, and end with the pool", async () => {
+  const started = [];
+  const run = (data, post) => {
+    if (data.type === "abort") return;
+    post({ type: "bytes", network: 5, cache: 1 });
+    post({ type: "done", bytes: null, refused: "" });
+  };
+  const pool = transfersInWorkers(BASE, () => (started.push(fakeWorker(run)), started.at(-1)));
+  const seen = [];
+  const onBytes = (delta, from) => seen.push([delta, from]);
+  for (let i = 0; i < 3; i++) assert.deepEqual(await pool.transfer({ path: "a.bin" }, { onBytes }), { bytes: null, refused: "" });
+  assert.equal(started.length, 1);
+  assert.deepEqual(seen.slice(0, 2), [
+    [5, "network"],
+    [1, "cache"],
+  ]);
+  pool.close();
+  assert.ok(started[0].terminated);
+});
+
+test("a worker whose script cannot be loaded, and one that dies", async () => {
+  const here = { transfer: async () => ({ bytes: pattern(4), refused: "" }), close() {} };
+  const unloaded = transfersInWorkers(BASE, () => fakeWorker(null, { message: "" }), here);
+  assert.deepEqual((await unloaded.transfer({ path: "a.bin" }, {})).bytes, pattern(4));
+  const dead = transfersInWorkers(BASE, () => fakeWorker(null, { message: "out of memory" }), here);
+  await assert.rejects(dead.transfer({ path: "a.bin" }, {}), { code: "worker-lost", message: /out of memory/ });
+});
+
+test("a server that does not answer is as good as none", async () => {
+  const { store, load } = await visit();
+  const silent = (_url, { signal }) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  await assert.rejects(fetchManifest(BASE, silent, { store, patienceMs: 20 }), { code: "network", message: /does not answer/ });
+  await load();
+  assert.equal((await fetchManifest(BASE, silent, { store, patienceMs: 20 })).name, "small");
+  const abort = new AbortController();
+  const stopped = fetchManifest(BASE, silent, { store, signal: abort.signal });
+  abort.abort();
+  await assert.rejects(stopped, { code: "aborted" });
+});
