@@ -25,18 +25,41 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class InputFile(Strict):
+    """A file that the artifact was made from."""
+
+    name: str
+    bytes: Count
+    sha256: Sha256
+
+
 class Source(Strict):
-    """Where the weights came from: a hub id, "demo" or a folder's name; and the hub's commit."""
+    """Where the weights came from: a hub id, "demo", or the name of a folder or GGUF file; and the hub's commit.
+
+    adapter: the LoRA adapter that was merged in, likewise. license: as the model's card or file names it.
+    """
 
     model: str
     revision: str | None = None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+    license: str | None = None
+    files: list[InputFile] = []
 
 
 class Versions(Strict):
-    """What made the artifact."""
+    """What made the artifact. compiler: fingerprint of all that decides the wasm files; weights: of their packing."""
 
     webgemma: str
     apache_tvm: str
+    apache_tvm_ffi: str = ""
+    ziglang: str = ""
+    numpy: str = ""
+    compiler: str = ""
+    weights: Count = 0
 
 
 class Context(Strict):
@@ -51,7 +74,7 @@ class FileInfo(Strict):
 
     path: FileName
     bytes: Count
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     role: Literal["shard", "wasm", "tokenizer"]
 
 
@@ -124,6 +147,7 @@ class Manifest(Strict):
     title: str
     demo: bool
     source: Source
+    built_by: str | None = None
     quantization: Quantization
     versions: Versions
     config: TextConfig

@@ -33,7 +33,7 @@ async function request(path, options) {
  * @returns {Promise<ModelState>} "ready" also where there is no such API: any static host can serve a built model
  */
 export async function modelState(name) {
-  const response = await request("/api/models");
+  const response = await request("api/models");
   if (!response.ok) return "ready";
   /** @type {{ models: { name: string, state: ModelState | "failed", error: string | null }[] }} */
   const { models } = await response.json();
@@ -45,7 +45,7 @@ export async function modelState(name) {
 
 /** @param {string} name */
 export async function startBuild(name) {
-  const response = await request(`/api/models/${encodeURIComponent(name)}/build`, { method: "POST" });
+  const response = await request(`api/models/${encodeURIComponent(name)}/build`, { method: "POST" });
   if (response.ok) return;
   const { error } = await response.json().catch(() => ({ error: null }));
   throw new ApiError("build", error?.message ?? `The server answered with status ${response.status}.`, error?.hint);
@@ -59,7 +59,7 @@ export async function startBuild(name) {
  * @returns {Promise<void>}
  */
 export function followBuild(name, onProgress) {
-  const events = new EventSource(`/api/models/${encodeURIComponent(name)}/events`);
+  const events = new EventSource(`api/models/${encodeURIComponent(name)}/events`);
   /** @type {Promise<void>} */
   const done = new Promise((resolve, reject) => {
     events.addEventListener("progress", (event) => onProgress(JSON.parse(event.data)));

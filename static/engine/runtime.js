@@ -1,6 +1,6 @@
 /** @import { Instance, Module, PackedFunc, Tensor, VirtualMachine } from "@mlc-ai/web-runtime" */
 /** @import { KernelInfo } from "./kernels.js" */
-import { instantiate } from "/static/vendor/web-runtime.js";
+import { instantiate } from "../vendor/web-runtime.js";
 import { WebGemmaError } from "./errors.js";
 import { Kernel } from "./kernels.js";
 import { Program } from "./program.js";
