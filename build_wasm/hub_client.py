@@ -239,7 +239,9 @@ def _refusals(model: str, revision: str | None) -> Iterator[None]:
     except OfflineModeIsEnabled:
         raise _unreachable(model) from None
     except EntryNotFoundError as error:
-        raise BuildError(f"{model} lacks a file that the build needs: {_first_line(error)}") from None
+        response = getattr(error, "response", None)
+        name = str(response.request.url).rsplit("/", 1)[-1] if response is not None else _first_line(error)
+        raise BuildError(f"{model} lacks a file that the build needs: {name}.") from None
     except HfHubHTTPError as error:
         raise _refused(model, error) from None
     except BuildError:

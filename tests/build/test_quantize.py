@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from build_wasm.checkpoint import Checkpoint
 from build_wasm.errors import BuildError
 from build_wasm.hub import locate
 from build_wasm.quantize import (
@@ -43,6 +44,7 @@ def f16_scales(rows: int = 64, groups: int = 8) -> F32:
 def test_demo_weights_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEBGEMMA_HOME", str(tmp_path))
     checkpoint = locate("demo", None, lambda done, total, text: None).checkpoint
+    assert isinstance(checkpoint, Checkpoint)
     names = [
         name for name, tensor in checkpoint.tensors.items() if len(tensor.shape) == 2 and not name.endswith(KEPT_16_BIT)
     ]
