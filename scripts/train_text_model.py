@@ -30,7 +30,8 @@ SHAPE = {
     "sliding_window": 128,
     "hidden_size_per_layer_input": 32,
 }
-BYTES = 128  # id of byte 0 in tiny.tokenizer_json
+# Ids in tiny.tokenizer_json: of byte 0, and of the two bytes that have tokens of their own
+BYTES, OWN = 128, {ord("\n"): 107, ord(" "): 108}
 LENGTH, BATCH = 256, 8
 SEEN, HELD_OUT = "METADATA", ("LICENSE", "LICENCE", "COPYING", "NOTICE")
 
@@ -58,7 +59,10 @@ def main() -> None:
     torch.manual_seed(1)
     tiny.SHAPES["text"] = SHAPE
     training, held_out = documents()
-    data = torch.from_numpy(np.frombuffer(training.encode(), np.uint8).astype(np.int64)) + BYTES
+    ids = np.arange(256) + BYTES
+    for byte, token in OWN.items():
+        ids[byte] = token
+    data = torch.from_numpy(ids[np.frombuffer(training.encode(), np.uint8)])
     print(f"{len(data):,} bytes to train on, {len(held_out.encode()):,} held out", flush=True)
     config = tiny.config_json("text")["text_config"]
     random = np.random.default_rng(0)

@@ -11,9 +11,9 @@ import pytest
 
 from build_wasm.errors import BuildError
 from build_wasm.hub import Located
-from server import site
 from server.security import SECURITY_HEADERS
 from server.site import export_site
+from server.static_files import STATIC
 from tests import tiny
 from tests.build.helpers import fake_compile
 
@@ -125,7 +125,7 @@ def test_an_occupied_folder_and_an_unknown_model(two: Path, tmp_path: Path, monk
         with pytest.raises(BuildError, match="exists and is not an empty folder"):
             export_site(two, ["one"], target)
     bare = tmp_path / "static"
-    shutil.copytree(site.STATIC / "icons", bare / "icons")
-    monkeypatch.setattr(site, "STATIC", bare)
+    shutil.copytree(STATIC / "icons", bare / "icons")
+    monkeypatch.setattr("server.site.STATIC", bare)
     with pytest.raises(BuildError, match="bundled packages are missing"):
         export_site(two, ["one"], tmp_path / "site")
