@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from build_wasm.artifact import (
     Built,
@@ -21,7 +22,7 @@ from build_wasm.artifact import (
 )
 from build_wasm.errors import BuildError
 from build_wasm.hub import DEMO, home, locate
-from build_wasm.manifest import Manifest
+from build_wasm.manifest import Manifest, Quantization
 from build_wasm.progress import Event, Progress, make_progress, size_text
 from build_wasm.store import (
     artifact_folder,
@@ -71,7 +72,12 @@ def _build(arguments: Sequence[str], compile_model: CompileModel | None) -> int:
     )
     parser.add_argument("model", metavar="MODEL", help="a hub id, a checkpoint folder, a .gguf file, or demo")
     parser.add_argument("--name", help="name of the artifact (default: the last part of MODEL)")
-    parser.add_argument("--quantization", choices=("q4", "none"), default="q4", help="4-bit weights (default) or f32")
+    parser.add_argument(
+        "--quantization",
+        choices=get_args(Quantization),
+        default="q4",
+        help="4-bit weights (default), fewer bits where they cost least, or f32",
+    )
     parser.add_argument("--context", type=_positive, default=4096, help="tokens of context by default (4096)")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
     parser.add_argument("--adapter", help="a LoRA adapter to merge in: a folder or a hub id")

@@ -11,7 +11,8 @@ from build_wasm.config import TextConfig
 
 SCHEMA_VERSION = 2
 
-Quantization = Literal["q4", "none"]
+# q4-small: the per-layer embedding table in 3 bits, and its projection in 4
+Quantization = Literal["q4", "q4-small", "none"]
 BuildName = Literal["f32", "f16"]
 TensorDType = Literal["uint32", "float32", "int32", "float16"]
 Count = Annotated[int, Field(ge=0)]

@@ -1,7 +1,7 @@
 """Ways to quantize a model, for comparing them: the one that builds use, and others on the same weights.
 
 A recipe gives f32 weights as its quantized form stands for them, so the numpy reference can be run on them. Only `q4`
-can be built; kernels for the rest would be worth writing where the numbers in docs/quality.md say so.
+and `q4-small` can be built; kernels for the rest would be worth writing where the numbers in docs/quality.md say so.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import numpy as np
 
 from build_wasm.config import TextConfig
 from build_wasm.quantize import F32, GROUP, bf16_bits, bf16_values, dequantize, quantize
+from build_wasm.quantize3 import dequantize3, quantize3
 from build_wasm.tensors import EMBED, KEPT_16_BIT, PLE_TABLE, WeightSource, checkpoint_shapes
 from build_wasm.weights import q4_rows
 
-Part = Literal["embedding", "table", "ple matrices", "rest"]
+Part = Literal["embedding", "table", "ple projection", "ple gates", "rest"]
 Rounding = Literal["default", "nearest", "least error", "weighted", "folded"]
 SHRINK = np.linspace(
     0.7, 1.0, 13, dtype=np.float32
@@ -37,8 +38,8 @@ class Format:
         return self.bits if self.bits == 16 else self.bits + 16 / self.group
 
 
-Q4, Q8, BF16 = Format(4), Format(8), Format(16)
-DEFAULT: Mapping[Part, Format] = {"embedding": Q4, "table": Q4, "ple matrices": BF16, "rest": Q4}
+Q3, Q4, Q8, BF16 = Format(3), Format(4), Format(8), Format(16)
+DEFAULT: Mapping[Part, Format] = {"embedding": Q4, "table": Q4, "ple projection": BF16, "ple gates": BF16, "rest": Q4}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class Recipe:
             w = exact[name]
             if len(shape) == 2:
                 form = self.format(name)
-                if form == Q4 and self.rounding in ("default", "folded"):
+                if form == Q3:
+                    w = dequantize3(*quantize3(w))
+                elif form == Q4 and self.rounding in ("default", "folded"):
                     w = dequantize(*q4_rows(source, name, 0, shape[0]))  # as a build does
                 elif form == BF16:
                     w = bf16_values(bf16_bits(w))
@@ -86,7 +89,9 @@ def part_of(name: str) -> Part:
         return "embedding"
     if name == PLE_TABLE:
         return "table"
-    return "ple matrices" if name.endswith(KEPT_16_BIT) else "rest"
+    if name.startswith("per_layer_model_projection"):
+        return "ple projection"
+    return "ple gates" if name.endswith(KEPT_16_BIT) else "rest"
 
 
 def recipe_bytes(config: TextConfig, recipe: Recipe) -> int:
@@ -168,16 +173,18 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("q4"),
+        Recipe("q4-small", parts={"table": Q3, "ple projection": Q4}),
         Recipe("q4-rtn", "nearest"),
         Recipe("q4-least-error", "least error"),
         Recipe("q4-weighted", "weighted"),
         Recipe("q4-folded", "folded"),
-        Recipe("q4-ple-matrices-q4", parts={"ple matrices": Q4}),
-        Recipe("q4-ple-matrices-q8", parts={"ple matrices": Q8}),
+        Recipe("q4-ple-projection-q4", parts={"ple projection": Q4}),
+        Recipe("q4-ple-gates-q4", parts={"ple gates": Q4}),
+        Recipe("q4-ple-gates-q8", parts={"ple gates": Q8}),
         Recipe("q4-table-q8", parts={"table": Q8}),
-        Recipe("q4-table-q4-wide", "least error", parts={"table": Format(4, 128)}),
-        Recipe("q4-table-q3", "least error", parts={"table": Format(3)}),
+        Recipe("q4-table-wide", parts={"table": Format(4, 128)}),
+        Recipe("q4-table-q3", parts={"table": Q3}),
         Recipe("q4-embedding-q8", parts={"embedding": Q8}),
-        Recipe("q8", "least error", parts={"embedding": Q8, "table": Q8, "ple matrices": Q8, "rest": Q8}),
+        Recipe("q8", parts=dict.fromkeys(DEFAULT, Q8)),
     )
 }

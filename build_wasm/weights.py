@@ -27,8 +27,18 @@ from build_wasm.quantize import (
     pack_pairs,
     quantize,
 )
+from build_wasm.quantize3 import dequantize3, pack_planes, quantize3
 from build_wasm.rope import rope_table, rope_table_rows
-from build_wasm.tensors import EMBED, KEPT_16_BIT, NORMS, PLE_TABLE, Q4Source, WeightSource, checkpoint_shapes
+from build_wasm.tensors import (
+    EMBED,
+    KEPT_16_BIT,
+    NORMS,
+    PLE_PROJECTION,
+    PLE_TABLE,
+    Q4Source,
+    WeightSource,
+    checkpoint_shapes,
+)
 
 # Raised when the same checkpoint is packed into other bytes under the same names and shapes; a test watches over it.
 WEIGHTS_FORMAT = 1
@@ -86,14 +96,16 @@ def conversion_jobs(config: TextConfig, quantization: Quantization) -> list[Job]
     Raises BuildError when a shape cannot be packed or would need a GPU binding over 128 MiB.
     """
     D, P, L = config.hidden_size, config.ple_width, config.num_hidden_layers
-    q4 = quantization == "q4"
+    q4 = quantization != "none"
     big = _q4_job if q4 else _f32_job
     small = _bf16_job if q4 else _f32_job
     jobs = [big(f"embed.{p}", part) for p, part in enumerate(_embed_pieces(config, q4))]
     jobs += [
         _array_job("norms", (6 * L + 1, D), lambda source: _norm_rows(config, source)),
         _array_job("ple_norm", (P,), lambda source: source.rows("per_layer_projection_norm.weight", 0, P)),
-        small("ple_model_proj", _matrix("per_layer_model_projection.weight", L * P, D)),
+        (big if quantization == "q4-small" else small)(
+            "ple_model_proj", _matrix("per_layer_model_projection.weight", L * P, D)
+        ),
     ]
     jobs += _rope_jobs(config)
     for i in range(L):
@@ -111,7 +123,7 @@ def conversion_jobs(config: TextConfig, quantization: Quantization) -> list[Job]
             small(layer + "ple_gate", _matrix(layer + "per_layer_input_gate.weight", P, D)),
             small(layer + "ple_proj", _matrix(layer + "per_layer_projection.weight", D, P)),
         ]
-    jobs.append(_ple_job(config, q4))
+    jobs.append(_ple_job(config, quantization))
     for tensor in (tensor for job in jobs for tensor in job.tensors):
         if tensor.nbytes > MAX_BINDING:
             advice = "too large for one GPU binding of 128 MiB" + ("" if q4 else "; use q4")
@@ -137,11 +149,15 @@ def artifact_weights(config: TextConfig, quantization: Quantization, source: Wei
     """The weights that an artifact stands for, by checkpoint names: what reference.forward needs to agree with it."""
     weights = {}
     for name, shape in checkpoint_shapes(config).items():
-        if quantization == "q4" and len(shape) == 2 and not name.endswith(KEPT_16_BIT):
+        small = quantization == "q4-small"
+        if quantization == "none" or len(shape) == 1:
+            weights[name] = source.rows(name, 0, shape[0])
+        elif small and name == PLE_TABLE:
+            weights[name] = dequantize3(*quantize3(source.rows(name, 0, shape[0])))
+        elif name.endswith(KEPT_16_BIT) and not (small and name == PLE_PROJECTION):
+            weights[name] = bf16_values(bf16_bits(source.rows(name, 0, shape[0])))
+        else:
             weights[name] = dequantize(*q4_rows(source, name, 0, shape[0]))
-            continue
-        w = source.rows(name, 0, shape[0])
-        weights[name] = bf16_values(bf16_bits(w)) if quantization == "q4" and len(shape) == 2 else w
     return weights
 
 
@@ -294,20 +310,23 @@ def _q4_groups(source: WeightSource, name: str, start: int, stop: int) -> NDArra
     return packed.reshape(n, -1)
 
 
-def _quantize(label: str, rows: F32) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+def _quantize(
+    label: str, rows: F32, quantizer: Callable[[F32], tuple[NDArray[np.uint8], NDArray[np.float16]]] = quantize
+) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     try:
-        return quantize(rows)
+        return quantizer(rows)
     except BuildError as error:
         raise BuildError(f"{label}: {error}.") from None
 
 
-def _ple_job(config: TextConfig, q4: bool) -> Job:
+def _ple_job(config: TextConfig, quantization: Quantization) -> Job:
     """All layers' slices of the per-layer embedding in one pass over its rows, which hold every layer's values."""
+    q4, small = quantization != "none", quantization == "q4-small"
     V, P, L = config.vocab_size, config.ple_width, config.num_hidden_layers
     name = "layers.{}.ple"
     step = _block_rows(V, L * P)
     if q4:
-        codes_words, scale_words = 4 * _groups(PLE_TABLE, P), ceil(P / (2 * GROUP))
+        codes_words, scale_words = (3 if small else 4) * _groups(PLE_TABLE, P), ceil(P / (2 * GROUP))
         tensors = [PackedTensor(name.format(i), "uint32", (V, codes_words + scale_words)) for i in range(L)]
     else:
         tensors = [PackedTensor(name.format(i), "float32", (V, P)) for i in range(L)]
@@ -315,14 +334,17 @@ def _ple_job(config: TextConfig, q4: bool) -> Job:
     def pack(codes: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArray[Any]:
         n = len(codes)
         packed = np.zeros((n, codes_words + scale_words), "<u4")
-        packed[:, :codes_words] = pack_codes(codes).reshape(n, codes_words)
+        packed[:, :codes_words] = (pack_planes if small else pack_codes)(codes).reshape(n, codes_words)
         packed.view("<u2")[:, 2 * codes_words : 2 * codes_words + scales.shape[1]] = scales.view("<u2")
         return packed
 
     def convert(source: WeightSource, block: int) -> Iterator[Chunk]:
         start, stop = block * step, min(block * step + step, V)
         if q4:
-            codes, scales = q4_rows(source, PLE_TABLE, start, stop)
+            if small:
+                codes, scales = _quantize(PLE_TABLE, source.rows(PLE_TABLE, start, stop), quantize3)
+            else:
+                codes, scales = q4_rows(source, PLE_TABLE, start, stop)
             G = P // GROUP
             parts = (pack(codes[:, i * P : i * P + P], scales[:, i * G : i * G + G]) for i in range(L))
         else:

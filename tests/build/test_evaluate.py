@@ -124,7 +124,7 @@ def test_parts_have_their_own_formats(exact: dict[str, F32]) -> None:
     assert [part_of(n) for n in (*names, "layers.0.mlp.up_proj.weight")] == [
         "table",
         "embedding",
-        "ple matrices",
+        "ple gates",
         "rest",
     ]
     assert recipe_bytes(CONFIG, RECIPES["q8"]) > recipe_bytes(CONFIG, recipe) > recipe_bytes(CONFIG, RECIPES["q4"])
@@ -189,7 +189,7 @@ def test_refusals(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
     assert run(folder, "--text", tmp_path / "none.txt") == 1
     assert "none.txt cannot be read as UTF-8 text" in capsys.readouterr().err
     assert run(folder, "--text", text, "--recipes", "q5") == 1
-    assert "There is no recipe 'q5'; there is: q4, q4-rtn" in capsys.readouterr().err
+    assert "There is no recipe 'q5'; there is: q4, q4-small" in capsys.readouterr().err
     (tmp_path / "short.txt").write_text("Hi")
     assert run(folder, "--text", tmp_path / "short.txt") == 1
     assert "The text is too short: it has to give at least 18 tokens" in capsys.readouterr().err
