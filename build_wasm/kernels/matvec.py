@@ -26,7 +26,7 @@ from build_wasm.kernels.formats import (
     zero4,
 )
 from build_wasm.kernels.norms import SEGMENT, residual_norm
-from build_wasm.kernels.ple import gated_embedding, table_dtype, table_row_words
+from build_wasm.kernels.ple import TableFormat, gated_embedding, table_dtype, table_row_words
 
 THREADS = 128
 MOST_ROWS = 8  # of a team
