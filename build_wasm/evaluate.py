@@ -16,7 +16,7 @@ import numpy as np
 
 from build_wasm.config import TextConfig
 from build_wasm.errors import BuildError
-from build_wasm.hub import home, locate
+from build_wasm.hub import DEMO, home, locate
 from build_wasm.progress import size_text
 from build_wasm.quantize import F32
 from build_wasm.recipes import RECIPES, Recipe, recipe_bytes
@@ -192,6 +192,12 @@ def main(arguments: Sequence[str]) -> None:
     if (options.models_dir / options.name / "manifest.json").is_file():
         source = read_manifest(artifact_folder(options.models_dir, options.name)).source
         model, adapter, revision = source.model, source.adapter, source.revision
+        for part in (model, adapter):
+            if part is not None and part != DEMO and "/" not in part:
+                raise BuildError(
+                    f"{options.name} was made from {part}, a file or folder whose place no artifact records.",
+                    "Name it by its path: evaluate PATH --text FILE.",
+                )
     checkpoint = locate(model, revision, lambda done, total, text: None, adapter).checkpoint
     encoder = Encoder(checkpoint.json("tokenizer.json"))
     scores, errors = evaluate(

@@ -10,9 +10,10 @@ from build_wasm.errors import BuildError
 from build_wasm.gguf_file import GgufFile, as_list
 
 MODEL = "gemma4"
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-# llama.cpp marks the control tokens that its chat parser wants to see as text: <|channel>, <tool_call|>, <|"|>...
-SHOWN_CONTROL = re.compile(r'<\|["\w]+\|?>|<["\w]+\|>')
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # kinds of tokens
+# Gemma 4's control tokens by their form. The kinds do not tell: llama.cpp's converter marks those that its chat parser
+# wants to see as user-defined, and those that the tokenizer has no name for as normal.
+CONTROL_FORM = re.compile(r'<\|["\w]+\|?>|<["\w]+\|>')
 # Ends of an answer that have no metadata of their own, by their text; see llama.cpp's end-of-generation tokens.
 STOPS = ("<eos>", "<turn|>", "<|tool_response>")
 ESCAPED_SPACE = chr(ord(" ") + 256)  # how GGUF writes a space inside one half of a merge
@@ -28,7 +29,7 @@ def chat_files_of(file: GgufFile) -> dict[str, str]:
     tokens, kinds = _tokens(file)
     files = {
         "tokenizer.json": json.dumps(tokenizer_json(file, tokens, kinds), ensure_ascii=False),
-        "generation_config.json": json.dumps(_generation(metadata, tokens, kinds)),
+        "generation_config.json": json.dumps(_generation(metadata, tokens)),
     }
     if template := metadata.get("tokenizer.chat_template"):
         files["chat_template.jinja"] = str(template)
@@ -62,10 +63,10 @@ def tokenizer_json(file: GgufFile, tokens: list[str], kinds: list[int]) -> dict[
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
-            "special": kind in (CONTROL, UNKNOWN) or SHOWN_CONTROL.fullmatch(text) is not None,
+            "special": kind in (CONTROL, UNKNOWN) or CONTROL_FORM.fullmatch(text) is not None,
         }
         for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True))
-        if kind in (CONTROL, UNKNOWN, USER_DEFINED)
+        if kind in (CONTROL, UNKNOWN, USER_DEFINED) or CONTROL_FORM.fullmatch(text)
     ]
     unknown = file.metadata.get("tokenizer.ggml.unknown_token_id")
     return {
@@ -108,11 +109,11 @@ def _merge(text: str, vocab: dict[str, int], file: GgufFile) -> list[str]:
     raise BuildError(f"{file.path.name} has a merge of tokens that are not in its vocabulary: {text!r}.")
 
 
-def _generation(metadata: dict[str, Any], tokens: list[str], kinds: list[int]) -> dict[str, Any]:
+def _generation(metadata: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
     """generation_config.json: stop ids and, where the file names them, sampling defaults."""
-    control = {text: i for i, text in enumerate(tokens) if kinds[i] in (CONTROL, USER_DEFINED)}
+    ids = {text: i for i, text in enumerate(tokens)}
     stops = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
-    stops += [control.get(text) for text in STOPS]
+    stops += [ids.get(text) for text in STOPS]
     generation: dict[str, Any] = {
         "bos_token_id": _integer(metadata.get("tokenizer.ggml.bos_token_id")),
         "eos_token_id": [int(i) for i in dict.fromkeys(stops) if i is not None],

@@ -25,7 +25,7 @@ HASH_BYTES = 1 << 20
 
 def artifact_name(model: str) -> str:
     """Default name of a model's artifact: the last part of the hub id or path. BuildError if nothing usable is left."""
-    last = PurePath(model.replace("\\", "/").rstrip("/")).name
+    last = re.sub(r"\.gguf$", "", PurePath(model.replace("\\", "/").rstrip("/")).name, flags=re.IGNORECASE)
     return check_name(re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-."))
 
 

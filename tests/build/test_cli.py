@@ -118,7 +118,13 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize(
     ("model", "name"),
-    [("google/gemma-4-E2B-it", "gemma-4-E2B-it"), ("demo", "demo"), ("/a/my model/", "my-model"), ("C:\\m\\x", "x")],
+    [
+        ("google/gemma-4-E2B-it", "gemma-4-E2B-it"),
+        ("demo", "demo"),
+        ("/a/my model/", "my-model"),
+        ("C:\\m\\x", "x"),
+        ("o/r/m-Q4_0.gguf", "m-Q4_0"),
+    ],
 )
 def test_default_names(model: str, name: str) -> None:
     assert artifact_name(model) == name

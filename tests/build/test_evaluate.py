@@ -11,6 +11,7 @@ import pytest
 from build_wasm import cli
 from build_wasm.errors import BuildError
 from build_wasm.evaluate import WARM_UP, WINDOW, calibration, evaluate, exact_weights, layer_errors, score, windows
+from build_wasm.hub import locate
 from build_wasm.quantize import F32
 from build_wasm.recipes import BF16, Q4, Q8, RECIPES, Format, Recipe, part_of, recipe_bytes
 from build_wasm.reference import forward
@@ -18,6 +19,7 @@ from build_wasm.tensors import ArraySource
 from build_wasm.tokenize import Encoder
 from build_wasm.weights import artifact_weights, packed_tensors
 from tests import tiny
+from tests.build.helpers import build
 
 CONFIG = tiny.config("base")
 IDS = np.random.default_rng(3).integers(128, 384, 90).tolist()
@@ -182,6 +184,19 @@ def test_every_recipe_runs(text: Path) -> None:
     assert all(np.isfinite((s.perplexity, s.kl, s.kl_worst)).all() for s in scores)
     assert errors.keys() == RECIPES.keys()
     assert exact_weights(config, ArraySource(weights)).keys() == weights.keys()
+
+
+def test_an_artifact_is_measured_by_its_name(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = tmp_path / "models"
+    build(locate("demo", None, lambda *event: None), models)
+    assert run("m", "--models-dir", models, "--text", text, "--tokens", 40, "--recipes", "q4", "--json") == 0
+    exact, q4 = json.loads(capsys.readouterr().out)["scores"]
+    assert q4["kl"] < 1e-5, "the demo was trained for 4 bits"
+    assert exact["perplexity"] == pytest.approx(q4["perplexity"], rel=1e-3)
+    folder = tiny.write(tmp_path / "model", "base", dtype="BF16")
+    build(locate(str(folder), None, lambda *event: None), models)
+    assert run("m", "--models-dir", models, "--text", text) == 1
+    assert "m was made from model, a file or folder whose place no artifact records" in capsys.readouterr().err
 
 
 def test_refusals(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -198,6 +198,25 @@ def test_the_tokenizer_and_template_come_along(tmp_path: Path) -> None:
     assert set(chat.stop_ids) == {original["model"]["vocab"][t] for t in ("<turn|>", "<eos>", "<|tool_response>")}
 
 
+def test_control_tokens_are_known_by_their_form(tmp_path: Path) -> None:
+    """Whatever kind the converter gave them: text that looks like them must never become them."""
+    tokenizer = tiny.tokenizer_json(512)
+    vocab = tokenizer["model"]["vocab"]
+    wanted = {"<|think|>": 400, "<|channel>": 401, "<channel|>": 402, '<|"|>': 403, "<|tool_response>": 404}
+    for text, i in wanted.items():
+        del vocab[f"<unused{i}>"]
+        vocab[text] = i
+    del vocab["<unused405>"]
+    vocab["<table>"] = 405
+    tokenizer["added_tokens"].append({"id": 405, "content": "<table>", "special": False})
+    gguf_files.write(tmp_path / "m.gguf", tokenizer=tokenizer)
+    chat = read_chat_files(GgufCheckpoint(tmp_path / "m.gguf"))
+    special = {token["content"]: token["special"] for token in json.loads(chat.tokenizer)["added_tokens"]}
+    assert all(special[text] for text in wanted)
+    assert special["<table>"] is False
+    assert set(chat.stop_ids) == {106, 1, 404}
+
+
 def test_sampling_defaults_of_the_file_are_used(tmp_path: Path) -> None:
     def change(writer: gguf.GGUFWriter) -> None:
         writer.add_float32("general.sampling.temp", 0.7)

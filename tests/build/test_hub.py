@@ -143,9 +143,7 @@ def test_without_a_network_the_cache_serves(
     assert online.requests == []
 
 
-def test_a_branch_that_moved_gives_its_new_commit(
-    online: FakeHub, checkpoint: Path, tmp_path: Path, said: Said
-) -> None:
+def test_a_branch_that_moved_is_followed(online: FakeHub, checkpoint: Path, tmp_path: Path, said: Said) -> None:
     first = hub.locate("google/tiny", None, said)
     later = tiny.write(tmp_path / "later", "base", dtype="BF16", seed=1)
     online.add("google/tiny", later, LATER)
