@@ -145,7 +145,7 @@ def _resume(url: str, blob: Path, size: int, text: str, report: Report) -> None:
                 def update(self, count: int) -> None:
                     nonlocal done
                     done += count
-                    report(done, size, text)
+                    report(min(done, size), size, text)  # a server that ignores the range sends all again
 
                 def __enter__(self) -> Bar:
                     return self
