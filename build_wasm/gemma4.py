@@ -22,13 +22,13 @@ from build_wasm.kernels import sampling
 from build_wasm.kernels.attention_decode import decode_attention, merge_attention, partial_shape
 from build_wasm.kernels.attention_prefill import append_kv, flash_attention
 from build_wasm.kernels.embedding import embed
-from build_wasm.kernels.formats import Format, Matrix
+from build_wasm.kernels.formats import Matrix
 from build_wasm.kernels.matmul import matmul, sum_numbers, sum_parts
 from build_wasm.kernels.matmul import shape_numbers as matmul_numbers
 from build_wasm.kernels.matmul import tiling as matmul_tiling
 from build_wasm.kernels.matvec import Prologue, matvec, ple_matvec, shape_numbers, tiling
 from build_wasm.kernels.norms import add_norm
-from build_wasm.kernels.ple import gate_embeddings
+from build_wasm.kernels.ple import TableFormat, gate_embeddings
 from build_wasm.manifest import BufferInfo, FunctionInfo, Quantization
 from build_wasm.weights import packed_tensors
 
@@ -36,6 +36,7 @@ CHUNKS = (32, 128, 512)
 RING_SLACK = max(CHUNKS)  # a sliding layer's ring holds a whole chunk beside the window
 LONG_ROW = 128  # chunks from which two rows are multiplied together
 STATE_TOKEN = 3  # index of the current token's id in `state`
+TABLE_FORMATS: dict[Quantization, TableFormat] = {"q4": "q4", "q4-small": "q3", "none": "f32"}
 FULL_SPLITS, SLIDING_KEYS_PER_SPLIT = 32, 32
 
 # Rows of `norms`, see weights.py
@@ -48,7 +49,7 @@ class Gemma4:
     def __init__(self, config: TextConfig, quantization: Quantization, kv_dtype: str) -> None:
         self.config = config
         self.kv_dtype = kv_dtype
-        self.table_format: Format = "q4" if quantization == "q4" else "f32"
+        self.table_format = TABLE_FORMATS[quantization]
         self.weights = {t.name: (t.shape, t.dtype) for t in packed_tensors(config, quantization)}
         self.buffers = self._buffers()
         every = {b.name: (b.shape, b.dtype) for b in self.buffers}

@@ -48,7 +48,10 @@ class Settings(BaseSettings):
         min_length=1,
         description="command that builds a model, for example with nice or on another machine",
     )
-    build_at_start: bool = Field(default=True, description="build the first model when the server starts without it")
+    build_at_start: bool = Field(
+        default=True,
+        description="at the start, build the first model if it is missing, and compile again what is older",
+    )
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import stat
@@ -17,8 +18,21 @@ from starlette.responses import Response
 from server.errors import ApiError
 from server.files import IMMUTABLE, MEDIA_TYPES, FileServer
 
-STATIC = Path(__file__).resolve().parent.parent / "static"
 SERVICE_WORKER = "service_worker.js"
+
+
+def _find_static() -> Path:
+    """The page's folder: beside this package in a checkout, a package of data where a wheel was installed."""
+    checkout = Path(__file__).resolve().parent.parent / "static"
+    if (checkout / "engine").is_dir():
+        return checkout
+    spec = importlib.util.find_spec("webgemma_page")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError("The page's files (package webgemma_page) are not installed.")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+STATIC = _find_static()
 # Tools and their settings live beside the page's modules, but are not part of the page.
 PRIVATE_FOLDERS = frozenset({"node_modules", "scripts"})
 PRIVATE_FILES = frozenset({"package.json", "package-lock.json", "tsconfig.json"})

@@ -66,5 +66,5 @@ models.addEventListener("change", () => {
 });
 
 // Other hosts than our server may have none.
-navigator.serviceWorker?.register("/service_worker.js").catch(() => {});
+navigator.serviceWorker?.register("service_worker.js").catch(() => {});
 await session.start();

@@ -74,7 +74,7 @@ export class Session {
   async #load() {
     this.#store.update({ phase: "loading", progress: null });
     const { model } = this.#store.state;
-    const engine = await loadEngine(`/models/${encodeURIComponent(model)}/`, {
+    const engine = await loadEngine(`models/${encodeURIComponent(model)}/`, {
       onProgress: (progress) => this.#store.update({ progress }),
       build: this.#query.build,
       context: this.#query.context,
