@@ -18,7 +18,7 @@ from server.builds import Builds
 from server.catalogue import Catalogue
 from server.errors import install_error_handlers
 from server.files import FileServer
-from server.security import HostMiddleware, SameOriginMiddleware, SecurityHeadersMiddleware
+from server.security import CrossOriginMiddleware, HostMiddleware, SameOriginMiddleware, SecurityHeadersMiddleware
 from server.settings import Settings
 from server.static_files import STATIC, static_router, static_version
 
@@ -46,6 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     everywhere = settings.host in ALL_INTERFACES
     middleware = [
+        Middleware(CrossOriginMiddleware, origins=settings.cors_origins),
         Middleware(SecurityHeadersMiddleware),
         Middleware(
             HostMiddleware,

@@ -32,12 +32,11 @@ async function draw(constraint, temperature, seed, most = 400) {
     for (const id of CLOSING) logits[id] += ids.length / 4;
     for (const id of STOPS) logits[id] += 4;
     for (const id of BYTES) logits[id] -= 30; // no model writes broken UTF-8 often
-    let [total, best] = [0, -Infinity];
+    let best = -Infinity;
     for (let id = 0; id < VOCAB; id++) if ((mask[id >> 5] >>> (id & 31)) & 1) best = Math.max(best, logits[id]);
     assert.ok(best > -Infinity, "some token is always allowed");
     const weights = logits.map((l, id) => ((mask[id >> 5] >>> (id & 31)) & 1 ? Math.exp((l - best) / Math.max(temperature, 1e-3)) : 0));
-    total = weights.reduce((sum, w) => sum + w, 0);
-    let left = random() * total;
+    let left = random() * weights.reduce((sum, w) => sum + w, 0);
     let chosen = -1;
     for (let id = 0; id < VOCAB && (left >= 0 || chosen < 0); id++) if (weights[id] > 0) (chosen = id), (left -= weights[id]);
     constraint.accept(chosen);
