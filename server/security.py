@@ -1,4 +1,4 @@
-"""Security as small ASGI middlewares: response headers, other origins, the Host header, and cross-site writes."""
+"""Security as small ASGI middlewares: response headers, other origins, the Host header, cross-site writes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ class SecurityHeadersMiddleware:
 
 
 class CrossOriginMiddleware:
-    """Lets pages of other origins read the engine's modules and the models' files: GET below /static/engine/, /static/vendor/ and /models/.
+    """Lets pages of other origins read the engine's modules and the models' files.
+
+    Below /static/engine/, /static/vendor/ and /models/ only.
 
     Everything else keeps to this origin. origins: as browsers send them, or "*".
     """
@@ -93,7 +95,10 @@ class CrossOriginMiddleware:
 
         if scope["method"] == "OPTIONS":
             # The loader's Range and If-Range headers are asked for first.
-            headers = {"Access-Control-Allow-Headers": "Range, If-Range, If-None-Match", "Access-Control-Max-Age": "600"}
+            headers = {
+                "Access-Control-Allow-Headers": "Range, If-Range, If-None-Match",
+                "Access-Control-Max-Age": "600",
+            }
             await Response(status_code=204, headers=headers)(scope, receive, send_with_headers)
             return
         await self.app(scope, receive, send_with_headers)

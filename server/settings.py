@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="origins whose pages may import the engine and load the models from here, separated by commas; * for all",
+        description="origins whose pages may use the engine and the models from here, separated by commas; * for all",
     )
     build_command: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(sys.executable, "-m", "build_wasm"),

@@ -62,7 +62,9 @@ def edit_logits(vocab: int) -> PrimFunc:
                             else:
                                 x[0] = x[0] * P[4]
                         generated = T.bitwise_and(count[0], IN_PROMPT - 1)
-                        x[0] = x[0] - P[5] * T.Cast("float32", generated) - P[6] * T.Cast("float32", T.min(generated, 1))
+                        x[0] = (
+                            x[0] - P[5] * T.Cast("float32", generated) - P[6] * T.Cast("float32", T.min(generated, 1))
+                        )
                         x[0] = x[0] + Bias[i]
                         word = Mask[T.shift_right(i, 5)]
                         bit = T.bitwise_and(T.shift_right(word, T.Cast("uint32", T.bitwise_and(i, 31))), T.uint32(1))

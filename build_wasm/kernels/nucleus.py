@@ -1,9 +1,9 @@
 """Exact sampling where more than 128 tokens may be drawn: top_k = 0 or above 128.
 
-Nothing is sorted. What top_k, top_p and min_p keep are the largest logits, so one threshold says it all, and it is found
-digit by digit: a logit's bits, put in the order of the numbers, are eight hexadecimal digits, and the mass and the number
-of the tokens with each next digit say which one holds the threshold. A first search finds top_k's, a second one top_p's (which
-needs the mass of what top_k keeps). Of logits equal to the threshold, those of the lowest ids stay.
+Nothing is sorted. What top_k, top_p and min_p keep are the largest logits, so one threshold says it all, and it is
+found digit by digit: a logit's bits, put in the order of the numbers, are eight hexadecimal digits, and the mass and
+the number of the tokens with each next digit say which one holds the threshold. A first search finds top_k's, a second
+one top_p's (which needs the mass of what top_k keeps). Of logits equal to the threshold, the lowest ids stay.
 The draw is by the inverse of the cumulative distribution in the order of ids.
 
 `search` i32 [16] holds the state between kernels, zeros at the start of a token (the last kernel leaves it so):
@@ -79,7 +79,7 @@ def largest(best: Any, Max: Any, scratch: Any, n: Any, tx: Any) -> None:
 
 
 def count_digits(vocab: int) -> PrimFunc:
-    """Mass and number of each block's tokens by their next digit, of those whose first digits are the ones found so far.
+    """Mass and number of each block's tokens by their next digit, of those that have the digits found so far.
 
     After the last digit: class 0 is what the draw keeps above the threshold, class 1 what equals it.
 
@@ -275,8 +275,8 @@ def draw(vocab: int) -> PrimFunc:
                     scratch = T.alloc_buffer((THREADS,), "float32", scope="shared")
                     equals = T.alloc_buffer((THREADS,), "int32", scope="shared")
                     block = T.alloc_buffer((1,), "int32", scope="shared")
-                    # Of thread 0: the place of the random number in the mass, mass before what is found, what is found and
-                    # how many equal to the threshold may still stay from there on.
+                    # Of thread 0: the place of the random number in the mass, mass before what is found, what is found
+                    # and how many equal to the threshold may still stay from there on.
                     place = T.alloc_buffer((1,), "float32", scope="local")
                     edge = T.alloc_buffer((1,), "float32", scope="local")
                     found = T.alloc_buffer((2,), "int32", scope="local")
@@ -356,7 +356,11 @@ def draw(vocab: int) -> PrimFunc:
                                 x = finite(L[i])
                                 w = T.exp((x - best[0]) / usable_temperature(P[0]))
                                 equal = key_of(x) == threshold
-                                if w >= P[2] and w > T.float32(0) and (key_of(x) > threshold or (equal and left[0] > 0)):
+                                if (
+                                    w >= P[2]
+                                    and w > T.float32(0)
+                                    and (key_of(x) > threshold or (equal and left[0] > 0))
+                                ):
                                     if own_equals[0] < 0 or before[0] <= place[0]:
                                         own_equals[0] = i
                                     before[0] = before[0] + w

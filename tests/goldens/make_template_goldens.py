@@ -1,8 +1,8 @@
-"""Writes template.json: what transformers' apply_chat_template makes of the demo model's template. Needs only transformers.
+"""Writes template.json: what transformers' apply_chat_template makes of the demo model's template.
 
     python -m tests.goldens.make_template_goldens
 
-Each case has the request in OpenAI's form, which the page gets, and the messages in the form that Gemma's templates read.
+Each case has the request in OpenAI's form, which the page gets; transformers gets the form that Gemma's templates read.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ def test_edits_match_numpy_and_the_newest_token_is_counted(kernels: Kernels, voc
     after = counts.copy()
     after[newest] += 1
     np.testing.assert_array_equal(memory["counts"], after)
-    np.testing.assert_allclose(memory["logits"], expected_edit(logits, after, bias, allowed, penalties), rtol=3e-6, atol=3e-6)
+    np.testing.assert_allclose(
+        memory["logits"], expected_edit(logits, after, bias, allowed, penalties), rtol=3e-6, atol=3e-6
+    )
 
 
 def test_the_prompts_last_token_is_not_counted_as_generated(kernels: Kernels) -> None:

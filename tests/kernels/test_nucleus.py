@@ -67,7 +67,8 @@ def test_draws_match_the_exact_distribution(
         random[draws : draws + 2] = [0, 1 - 2**-24]
         ids = np.array([*ids, np.flatnonzero(p)[0], np.flatnonzero(p)[-1]])
     memory = {
-        "logits": logits, "params": np.array([temperature, top_p, min_p, top_k, 1, 0, 0, 0], np.float32), "random": random,
+        "logits": logits, "params": np.array([temperature, top_p, min_p, top_k, 1, 0, 0, 0], np.float32),
+        "random": random,
         "search": np.zeros(16, np.int32), "partials": np.full((blocks(vocab), 32), np.nan, np.float32),
         "state": state(), "ids": np.full(64, -5, np.int32),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""How a whole tiny model chooses tokens in the browser: penalties, bias, masks, log-probabilities; and copies of its caches."""
+"""How a tiny model chooses tokens in the browser: penalties, bias, masks, log-probabilities; copies of its caches."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_penalties_and_bias_follow_the_definition_token_by_token(model: TinyMode
         out.append(entry["id"])
 
 
-@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 2, "top_k": 40, "seed": 3}, {"temperature": 2, "seed": 3}])
+@pytest.mark.parametrize(
+    "sampling", [{"temperature": 0}, {"temperature": 2, "top_k": 40, "seed": 3}, {"temperature": 2, "seed": 3}]
+)
 def test_only_tokens_of_the_mask_are_chosen(model: TinyModel, sampling: dict[str, Any]) -> None:
     allowed = [5, 77, 300, 511]
     found = model.call("choose", random_ids(model, 12), sampling, 8, allowed)

@@ -130,9 +130,7 @@ def test_other_origins_read_nothing_until_they_are_named(client: TestClient, pat
 
 
 @pytest.mark.parametrize("path", SHARED)
-def test_a_named_origin_may_use_the_engine_and_the_models(
-    connect: Connect, paths: dict[str, str], path: str
-) -> None:
+def test_a_named_origin_may_use_the_engine_and_the_models(connect: Connect, paths: dict[str, str], path: str) -> None:
     client = connect(cors_origins=("https://a.example",))
     response = client.get(path, headers={"Origin": "https://a.example"})
     assert response.headers["access-control-allow-origin"] == "https://a.example"
