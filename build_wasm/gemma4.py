@@ -2,8 +2,11 @@
 
 prefill_N   writes the K/V of N prompt tokens: only the layers that own K/V, and of the last of them only its K/V.
 decode      one token through every layer, to logits.
+edit        changes the logits first: penalties, bias, a grammar's mask.
 greedy      logits -> the next token, in `state` and `ids`.
-sample      the same by temperature, top_k, top_p, min_p.
+sample      the same by temperature, top_k (1 to 128), top_p, min_p.
+sample_all  the same for any top_k.
+logprobs    log-probabilities of the token just chosen and of the likeliest ones.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import tvm
 
 from build_wasm.config import TextConfig
 from build_wasm.graph import Graph, Shape
-from build_wasm.kernels import sampling
+from build_wasm.kernels import logit_edits, logprobs, nucleus, sampling
 from build_wasm.kernels.attention_decode import decode_attention, merge_attention, partial_shape
 from build_wasm.kernels.attention_prefill import append_kv, flash_attention
 from build_wasm.kernels.embedding import embed
@@ -38,6 +41,15 @@ LONG_ROW = 128  # chunks from which two rows are multiplied together
 STATE_TOKEN = 3  # index of the current token's id in `state`
 TABLE_FORMATS: dict[Quantization, TableFormat] = {"q4": "q4", "q4-small": "q3", "none": "f32"}
 FULL_SPLITS, SLIDING_KEYS_PER_SPLIT = 32, 32
+
+CHOOSING = {
+    "edit": logit_edits.edit_plan,
+    "greedy": sampling.greedy_plan,
+    "sample": sampling.sampled_plan,
+    "sample_all": nucleus.nucleus_plan,
+    "logprobs": logprobs.logprobs_plan,
+}
+"""Functions between the logits and the next token: name -> its kernels."""
 
 # Rows of `norms`, see weights.py
 INPUT, POST_ATTENTION, PRE_FEEDFORWARD, POST_FEEDFORWARD, POST_PLE, LAYER_SCALAR, NORMS = 0, 1, 2, 3, 4, 5, 6
@@ -63,9 +75,9 @@ class Gemma4:
             args = self.graph.function(f"prefill_{chunk}", partial(self._prefill, chunk))
             functions[f"prefill_{chunk}"] = FunctionInfo(args=args, chunk=chunk)
         functions["decode"] = FunctionInfo(args=self.graph.function("decode", self._decode))
-        for name, plan in (("greedy", sampling.greedy_plan), ("sample", sampling.sampled_plan)):
+        for name, plan in CHOOSING.items():
             steps = plan(self.config.vocab_size)
-            functions[name] = FunctionInfo(args=self.graph.function(name, partial(self._choose, name, steps)))
+            functions[name] = FunctionInfo(args=self.graph.function(name, partial(self._choose, steps)))
         return self.graph.module(), functions
 
     def _buffers(self) -> list[BufferInfo]:
@@ -77,6 +89,13 @@ class Gemma4:
             BufferInfo(name="params", dtype="float32", shape=[8]),
             BufferInfo(name="random", dtype="float32", shape=[sampling.RING]),
             BufferInfo(name="logits", dtype="float32", shape=[c.vocab_size]),
+            BufferInfo(name="unit_params", dtype="float32", shape=[8]),
+            BufferInfo(name="bias", dtype="float32", shape=[c.vocab_size]),
+            BufferInfo(name="counts", dtype="int32", shape=[c.vocab_size]),
+            BufferInfo(name="mask", dtype="uint32", shape=[ceil(c.vocab_size / 32)]),
+            BufferInfo(name="search", dtype="int32", shape=[16]),
+            BufferInfo(name="partials", dtype="float32", shape=[sampling.blocks(c.vocab_size), nucleus.WIDTH]),
+            BufferInfo(name="logprobs", dtype="int32", shape=[logprobs.WIDTH]),
         ]
         ring = ceil((c.sliding_window + RING_SLACK) / 64) * 64
         for i in range(c.first_shared):
@@ -356,13 +375,13 @@ class Gemma4:
 
     # ---------------------------------------------------------------- sampling
 
-    def _choose(self, name: str, steps: Sequence[sampling.Step]) -> None:
+    def _choose(self, steps: Sequence[sampling.Step]) -> None:
         fresh: dict[str, Any] = {}
         for step in steps:
             given = [fresh.get(arg, arg) for arg in (*step.inputs, *step.updates)]
             updates = range(len(step.inputs), len(given))
             results = self.graph.call(
-                f"{name}_{step.kernel.attrs['global_symbol']}",
+                str(step.kernel.attrs["global_symbol"]),
                 partial(_kernel_of, step),
                 given,
                 updates=updates,

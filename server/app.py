@@ -17,7 +17,7 @@ from server.catalogue import Catalogue
 from server.errors import install_error_handlers, unknown_model
 from server.files import FileServer
 from server.pages import TEMPLATES, chat_page, model_page, models_page
-from server.security import HostMiddleware, SameOriginMiddleware, SecurityHeadersMiddleware
+from server.security import CrossOriginMiddleware, HostMiddleware, SameOriginMiddleware, SecurityHeadersMiddleware
 from server.settings import Settings
 from server.static_files import STATIC, Page, static_router
 
@@ -46,6 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     everywhere = settings.host in ALL_INTERFACES
     middleware = [
+        Middleware(CrossOriginMiddleware, origins=settings.cors_origins),
         Middleware(SecurityHeadersMiddleware),
         Middleware(
             HostMiddleware,

@@ -34,8 +34,8 @@ def _find_static() -> Path:
 
 STATIC = _find_static()
 # Tools and their settings live beside the page's modules, but are not part of the page.
-PRIVATE_FOLDERS = frozenset({"node_modules", "scripts"})
-PRIVATE_FILES = frozenset({"package.json", "package-lock.json", "tsconfig.json"})
+PRIVATE_FOLDERS = frozenset({"node_modules", "scripts", "types"})
+PRIVATE_FILES = frozenset({"package.json", "package-lock.json", "tsconfig.json", "tsconfig.declarations.json"})
 
 
 def is_public(relative: PurePosixPath) -> bool:

@@ -192,6 +192,7 @@ export class Session {
     return {
       messages: messagesFor(turns, answerId),
       stream: true,
+      stream_options: { include_usage: true },
       temperature: settings.temperature ?? defaultTemperature,
       ...(settings.maxTokens === null ? {} : { max_tokens: settings.maxTokens }),
       signal,

@@ -1,4 +1,4 @@
-/** @import { ModelLike } from "./completions.js" */
+/** @import { ModelLike } from "./answer.js" */
 /** @import { TensorBuffer } from "./loader.js" */
 /** @import { BuildSpec, Manifest } from "./manifest.js" */
 /** @import { Stage } from "./progress.js" */
@@ -119,6 +119,8 @@ export class EngineHost {
       case "tokenize":
         if (typeof call.argument !== "string") throw new WebGemmaError("bad-request", "tokenize needs a text.");
         return reply(this.#ready().tokenizer.encodeText(call.argument));
+      case "measure":
+        return reply(this.#ready().completions.measure(call.argument));
       case "stats": {
         const { model, adapter, build, context, completions } = this.#ready();
         return reply({ ...completions.lastUsage, ...model.stats(), adapter, build, context });

@@ -27,6 +27,7 @@ def test_page_module_is_revalidated_by_its_content(client: TestClient) -> None:
         "package.json",
         "package-lock.json",
         "tsconfig.json",
+        "tsconfig.declarations.json",
         ".npmrc",
         "scripts/vendor.mjs",
         "node_modules/marked/package.json",
