@@ -6,7 +6,7 @@ const js = require("@eslint/js");
 const globals = require("globals");
 
 export default [
-  { ignores: ["**/node_modules/", "static/vendor/", "static/vendor.new/", "**/.venv/", "**/build/"] },
+  { ignores: ["**/node_modules/", "static/vendor/", "static/vendor.new/", "static/types/", "**/.venv/", "**/build/"] },
   js.configs.recommended,
   {
     files: ["**/*.js", "**/*.mjs"],

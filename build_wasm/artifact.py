@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 
 from build_wasm import __version__
 from build_wasm.chat_files import ChatFiles, read_chat_files
 from build_wasm.config import TextConfig
+from build_wasm.errors import BuildError
+from build_wasm.fingerprint import compiler_fingerprint, package_version
 from build_wasm.hub import Located
 from build_wasm.manifest import (
     SCHEMA_VERSION,
@@ -19,16 +22,18 @@ from build_wasm.manifest import (
     BuildName,
     Context,
     FileInfo,
+    InputFile,
     Manifest,
     Piece,
     Quantization,
+    Source,
     TensorInfo,
     Versions,
 )
 from build_wasm.progress import Event, Reporter
-from build_wasm.store import MANIFEST, building, check_consistency, sha256_of
+from build_wasm.store import MANIFEST, artifact_folder, building, check_consistency, read_manifest, sha256_of, take
 from build_wasm.tensors import WeightSource
-from build_wasm.weights import Chunk, Job, PackedTensor, as_bytes, conversion_jobs
+from build_wasm.weights import WEIGHTS_FORMAT, Chunk, Job, PackedTensor, as_bytes, conversion_jobs, packed_tensors
 
 SHARD_BYTES = 32 * 1024 * 1024
 OTHER_BYTES = 64 * 1024 * 1024  # room for wasm, tokenizer and manifest when free space is checked
@@ -46,6 +51,10 @@ class Built:
     manifest: Manifest
 
 
+class OutdatedWeightsError(BuildError):
+    """The shards of an artifact are not what this version's programs read."""
+
+
 def build_artifact(
     located: Located,
     models_dir: Path,
@@ -54,12 +63,14 @@ def build_artifact(
     compile_model: CompileModel,
     quantization: Quantization = "q4",
     context: int = 4096,
+    built_by: str | None = None,
     report: Reporter = lambda event: None,
     threads: int | None = None,
 ) -> Built:
     """Builds models_dir/name from a checkpoint, replacing an older artifact only when all went well.
 
     context: tokens of context that the page allocates by default, cut to the model's maximum.
+    built_by: who answers for the artifact, shown with it.
     threads: for the conversion; default: one per core, at most 4. Peak memory grows by less than 100 MB a thread.
     Raises BuildError.
     """
@@ -68,20 +79,11 @@ def build_artifact(
     jobs = conversion_jobs(config, quantization)
     tensors = [tensor for job in jobs for tensor in job.tensors]
     needed = sum(tensor.nbytes for tensor in tensors) + OTHER_BYTES
-    with building(models_dir, name, needed) as folder:
-        builds, files = {}, []
+    # Hashing 10 GB of inputs takes seconds beside the compiler, which keeps to one core.
+    with building(models_dir, name, needed) as folder, ThreadPoolExecutor(1) as hashing:
+        inputs = hashing.submit(_input_files, located)
         # First, because it is where an unusual shape may be refused, and the weights take longer.
-        for step, build in enumerate(BUILDS):
-
-            def line(text: str, step: int = step) -> None:
-                report(Event("compile", step, len(BUILDS), text))
-
-            line(f"Compiling the {build} build")
-            wasm = folder / f"{build}.wasm"
-            info = compile_model(config, quantization, build, wasm, line)
-            files.append(_add_file(wasm, "wasm"))
-            builds[build] = info.model_copy(update={"wasm": files[-1].path})
-        report(Event("compile", len(BUILDS), len(BUILDS), "Compiled"))
+        builds, files = _compile(config, quantization, folder, compile_model, report)
         layout = Layout(tensors)
         write_weights(jobs, layout, checkpoint, folder, report, threads)
         shards = []
@@ -92,17 +94,120 @@ def build_artifact(
         tokenizer = folder / "tokenizer.json"
         tokenizer.write_bytes(chat.tokenizer)
         files.append(_add_file(tokenizer, "tokenizer"))
-        manifest = _manifest(located, name, quantization, context, chat, builds, shards + files, layout)
-        check_consistency(manifest)
-        (folder / MANIFEST).write_text(manifest.model_dump_json(exclude_none=False) + "\n", "utf-8")
+        source = located.source.model_copy(update={"files": inputs.result()})
+        manifest = _manifest(
+            located, source, name, quantization, context, built_by, chat, builds, shards + files, layout
+        )
+        _write_manifest(folder, manifest)
     return Built(models_dir / name, manifest)
+
+
+def refresh_artifact(
+    models_dir: Path, name: str, *, compile_model: CompileModel, report: Reporter = lambda event: None
+) -> Built:
+    """Compiles an artifact's wasm files anew with this version's kernels; shards and tokenizer stay, byte for byte.
+
+    Needs no checkpoint. Raises BuildError when this version packs weights otherwise, so that they must be made again.
+    """
+    old = artifact_folder(models_dir, name)
+    before = read_manifest(old)
+    config, quantization = before.config, before.quantization
+    wanted = [(t.name, t.dtype, list(t.shape)) for t in packed_tensors(config, quantization)]
+    if before.versions.weights != WEIGHTS_FORMAT or wanted != [(t.name, t.dtype, t.shape) for t in before.tensors]:
+        raise OutdatedWeightsError(
+            f"The weights of {name} are packed as an older version did.", f"Build {before.source.model} again."
+        )
+    with building(models_dir, name, OTHER_BYTES) as folder:
+        builds, files = _compile(config, quantization, folder, compile_model, report)
+        kept = [file for file in before.files if file.role != "wasm"]
+        for file in kept:
+            take(old / file.path, folder / file.path)
+        manifest = before.model_copy(
+            update={
+                "builds": builds,
+                "files": [f for f in kept if f.role == "shard"] + files + [f for f in kept if f.role != "shard"],
+                "versions": _versions(),
+            }
+        )
+        _write_manifest(folder, manifest)
+    return Built(old, manifest)
+
+
+def compare_rebuilt(
+    manifest: Manifest,
+    located: Located,
+    models_dir: Path,
+    compile_model: CompileModel,
+    report: Reporter = lambda event: None,
+) -> None:
+    """Builds the artifact again beside itself. Raises BuildError that names inputs, versions and files that differ."""
+    with tempfile.TemporaryDirectory(dir=models_dir, prefix=".verify-") as scratch:
+        again = build_artifact(
+            located,
+            Path(scratch),
+            name=manifest.name,
+            compile_model=compile_model,
+            quantization=manifest.quantization,
+            context=manifest.context.default,
+            report=report,
+        ).manifest
+    theirs, ours = (({f.name: f.sha256 for f in m.source.files}) for m in (manifest, again))
+    if changed := sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)):
+        raise BuildError(
+            f"{located.source.model} is not what {manifest.name} was made from: {', '.join(changed)} differ."
+        )
+    before, now = ({(f.role, f.path): f.sha256 for f in m.files} for m in (manifest, again))
+    if before != now:
+        differing = sorted(path for _, path in before.keys() ^ now.keys())
+        versions = [
+            f"{field} {old} then, {new} now"
+            for (field, old), (_, new) in zip(manifest.versions, again.versions, strict=True)
+            if old != new
+        ]
+        raise BuildError(
+            f"Built again, {len(differing)} files of {manifest.name} differ, such as {differing[0]}.",
+            f"Versions that differ: {'; '.join(versions) or 'none'}.",
+        )
+
+
+def _compile(
+    config: TextConfig, quantization: Quantization, folder: Path, compile_model: CompileModel, report: Reporter
+) -> tuple[dict[BuildName, BuildInfo], list[FileInfo]]:
+    """Both wasm builds in `folder`, and their files."""
+    builds, files = {}, []
+    for step, build in enumerate(BUILDS):
+
+        def line(step: int, text: str) -> None:
+            report(Event("compile", step, len(BUILDS), text))
+
+        line(step, f"Compiling the {build} build")
+        wasm = folder / f"{build}.wasm"
+        info = compile_model(config, quantization, build, wasm, partial(line, step))
+        files.append(_add_file(wasm, "wasm"))
+        builds[build] = info.model_copy(update={"wasm": files[-1].path})
+    report(Event("compile", len(BUILDS), len(BUILDS), "Compiled"))
+    return builds, files
+
+
+def _input_files(located: Located) -> list[InputFile]:
+    return [
+        InputFile(name=name, bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in sorted(located.inputs)
+    ]
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    check_consistency(manifest)
+    # Bytes, so that no platform's line ends get in.
+    (folder / MANIFEST).write_bytes((manifest.model_dump_json(exclude_none=False) + "\n").encode())
 
 
 def _manifest(
     located: Located,
+    source: Source,
     name: str,
     quantization: Quantization,
     context: int,
+    built_by: str | None,
     chat: ChatFiles,
     builds: dict[BuildName, BuildInfo],
     files: list[FileInfo],
@@ -115,9 +220,10 @@ def _manifest(
         name=name,
         title=located.title,
         demo=located.demo,
-        source=located.source,
+        source=source,
+        built_by=built_by,
         quantization=quantization,
-        versions=Versions(webgemma=__version__, apache_tvm=_package_version("apache-tvm")),
+        versions=_versions(),
         config=config,
         context=Context(default=min(context, maximum), maximum=maximum),
         files=files,
@@ -131,11 +237,16 @@ def _manifest(
     )
 
 
-def _package_version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
+def _versions() -> Versions:
+    return Versions(
+        webgemma=__version__,
+        apache_tvm=package_version("apache-tvm"),
+        apache_tvm_ffi=package_version("apache-tvm-ffi"),
+        ziglang=package_version("ziglang"),
+        numpy=package_version("numpy"),
+        compiler=compiler_fingerprint(),
+        weights=WEIGHTS_FORMAT,
+    )
 
 
 def _add_file(path: Path, role: str) -> FileInfo:

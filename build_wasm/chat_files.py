@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from build_wasm.checkpoint import Checkpoint
+from build_wasm.checkpoint import CheckpointFiles
 from build_wasm.errors import BuildError
 from build_wasm.manifest import Sampling
 
@@ -22,7 +22,7 @@ class ChatFiles:
     sampling: Sampling
 
 
-def read_chat_files(checkpoint: Checkpoint) -> ChatFiles:
+def read_chat_files(checkpoint: CheckpointFiles) -> ChatFiles:
     """Raises BuildError for what is missing or does not fit the model."""
     vocab = checkpoint.config.vocab_size
     tokenizer = checkpoint.json("tokenizer.json")
@@ -41,12 +41,21 @@ def read_chat_files(checkpoint: Checkpoint) -> ChatFiles:
             if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocab:
                 raise BuildError(f"The checkpoint's {key} must be token ids below {vocab}, found {i!r}.")
     return ChatFiles(
-        (checkpoint.folder / "tokenizer.json").read_bytes(),
+        _compact(tokenizer),
         _template(checkpoint),
         bos,
         tuple(stop_ids),
         _sampling(generation),
     )
+
+
+def _compact(tokenizer: dict[str, Any]) -> bytes:
+    """tokenizer.json without its indentation, which is half of a large one's bytes."""
+    text = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can write
+        return json.dumps(tokenizer, separators=(",", ":")).encode()
 
 
 def _check_vocabulary(tokenizer: dict[str, Any], vocab_size: int) -> None:
@@ -60,7 +69,7 @@ def _check_vocabulary(tokenizer: dict[str, Any], vocab_size: int) -> None:
         raise BuildError(f"tokenizer.json has token id {largest}; the model's vocab_size is {vocab_size}.")
 
 
-def _template(checkpoint: Checkpoint) -> str:
+def _template(checkpoint: CheckpointFiles) -> str:
     """chat_template.jinja, else the default one of tokenizer_config.json or of chat_template.json."""
     if template := checkpoint.optional_text("chat_template.jinja"):
         return template

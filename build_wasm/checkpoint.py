@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,55 @@ from build_wasm.tensors import checkpoint_shapes
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+TEXT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 PREFIXES = ("model.language_model.", "model.")  # composite and text-only checkpoints
 
 
-class Checkpoint:
+class CheckpointFiles:
+    """The text files of a checkpoint by their names in the hub's layout. label: what errors call the checkpoint."""
+
+    config: TextConfig
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def optional_text(self, name: str) -> str | None:
+        """A text file of the checkpoint, or None if there is none."""
+        raise NotImplementedError
+
+    def rows(self, name: str, start: int, stop: int) -> F32:
+        """Rows start..stop-1 of a tensor, by its name without prefix, as f32 [stop - start, ...]."""
+        raise NotImplementedError
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the checkpoint, which must be there and hold an object."""
+        value = self.optional_json(name)
+        if value is None:
+            raise BuildError(f"{self.label} has no {name}.")
+        return value
+
+    def optional_json(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the checkpoint, or None if there is none."""
+        text = self.optional_text(name)
+        if text is None:
+            return None
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise BuildError(f"{name} is no valid JSON: {error}.") from None
+        if not isinstance(value, dict):
+            raise BuildError(f"{name} must hold a JSON object.")
+        return value
+
+
+class Checkpoint(CheckpointFiles):
     """A WeightSource over a folder in the hub's layout. `weights`: the safetensors file, where it lies elsewhere.
 
     Opening it reads headers only; raises BuildError for whatever is missing, broken, misshapen or not supported.
@@ -26,9 +72,11 @@ class Checkpoint:
     def __init__(self, folder: Path, weights: Path | None = None) -> None:
         if not folder.is_dir():
             raise BuildError(f"There is no checkpoint folder {folder}.")
+        super().__init__(str(folder))
         self.folder = folder
         self.config = TextConfig.from_checkpoint(self.json("config.json"))
         files = [weights] if weights is not None else _weight_files(folder)
+        self.weight_files = files
         stored: dict[str, StoredTensor] = {}
         for file in files:
             for name, tensor in read_header(file).items():
@@ -42,25 +90,19 @@ class Checkpoint:
         """Rows start..stop-1 of a tensor, by its name without prefix, as f32 [stop - start, ...]."""
         return self.tensors[name].rows(start, stop)
 
-    def json(self, name: str) -> dict[str, Any]:
-        """A JSON file of the folder, which must be there and hold an object."""
-        value = self.optional_json(name)
-        if value is None:
-            raise BuildError(f"{self.folder} has no {name}.")
-        return value
+    def inputs(self) -> tuple[tuple[str, Path], ...]:
+        """(name, path) of the files that decide what is built: weights, tokenizer, settings."""
+        small = [(name, self.folder / name) for name in TEXT_FILES if (self.folder / name).is_file()]
+        return (*small, *((file.name, file) for file in self.weight_files))
 
-    def optional_json(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the folder, or None if there is none."""
-        text = self.optional_text(name)
-        if text is None:
-            return None
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise BuildError(f"{name} is no valid JSON: {error}.") from None
-        if not isinstance(value, dict):
-            raise BuildError(f"{name} must hold a JSON object.")
-        return value
+    def license(self) -> str | None:
+        """The licence that the model card names in its front matter."""
+        card = self.optional_text("README.md") or ""
+        match = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
+        named = dict(
+            re.findall(r"^(license(?:_name)?):\s*[\"']?([^\"'\n]+?)[\"']?\s*$", match[1] if match else "", re.MULTILINE)
+        )
+        return named.get("license_name") or named.get("license")
 
     def optional_text(self, name: str) -> str | None:
         """A text file of the folder, or None if there is none."""
@@ -105,7 +147,7 @@ def weight_file_names(index_text: str) -> list[str]:
     """
     try:
         mapping = json.loads(index_text)["weight_map"]
-        names = sorted({str(file) for tensor, file in mapping.items() if _text_name(tensor) is not None})
+        names = sorted({str(file) for tensor, file in mapping.items() if text_name(tensor) is not None})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise BuildError(f"{INDEX} is broken: it has no weight_map.") from None
     for name in names:
@@ -114,8 +156,8 @@ def weight_file_names(index_text: str) -> list[str]:
     return names
 
 
-def _text_name(name: str) -> str | None:
-    """The name without prefix, or None for a tensor of another part (vision, audio)."""
+def text_name(name: str) -> str | None:
+    """A tensor's name without the prefix of its kind of checkpoint; None for one of another part (vision, audio)."""
     if name.startswith(PREFIXES[0]):
         return name[len(PREFIXES[0]) :]
     bare = name.removeprefix(PREFIXES[1])
@@ -125,7 +167,7 @@ def _text_name(name: str) -> str | None:
 def _text_tensors(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for name, tensor in stored.items():
-        bare = _text_name(name)
+        bare = text_name(name)
         if bare is None:
             continue
         if bare in tensors:

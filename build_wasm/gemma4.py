@@ -2,13 +2,17 @@
 
 prefill_N   writes the K/V of N prompt tokens: only the layers that own K/V, and of the last of them only its K/V.
 decode      one token through every layer, to logits.
+edit        changes the logits first: penalties, bias, a grammar's mask.
 greedy      logits -> the next token, in `state` and `ids`.
-sample      the same by temperature, top_k, top_p, min_p.
+sample      the same by temperature, top_k (1 to 128), top_p, min_p.
+sample_all  the same for any top_k.
+logprobs    log-probabilities of the token just chosen and of the likeliest ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from typing import Any
@@ -17,16 +21,17 @@ import tvm
 
 from build_wasm.config import TextConfig
 from build_wasm.graph import Graph, Shape
-from build_wasm.kernels import sampling
+from build_wasm.kernels import logit_edits, logprobs, nucleus, sampling
 from build_wasm.kernels.attention_decode import decode_attention, merge_attention, partial_shape
 from build_wasm.kernels.attention_prefill import append_kv, flash_attention
 from build_wasm.kernels.embedding import embed
-from build_wasm.kernels.formats import Format, Matrix
-from build_wasm.kernels.matmul import matmul, sum_parts
+from build_wasm.kernels.formats import Matrix
+from build_wasm.kernels.matmul import matmul, sum_numbers, sum_parts
+from build_wasm.kernels.matmul import shape_numbers as matmul_numbers
 from build_wasm.kernels.matmul import tiling as matmul_tiling
 from build_wasm.kernels.matvec import Prologue, matvec, ple_matvec, shape_numbers, tiling
 from build_wasm.kernels.norms import add_norm
-from build_wasm.kernels.ple import gate_embeddings
+from build_wasm.kernels.ple import TableFormat, gate_embeddings
 from build_wasm.manifest import BufferInfo, FunctionInfo, Quantization
 from build_wasm.weights import packed_tensors
 
@@ -34,7 +39,17 @@ CHUNKS = (32, 128, 512)
 RING_SLACK = max(CHUNKS)  # a sliding layer's ring holds a whole chunk beside the window
 LONG_ROW = 128  # chunks from which two rows are multiplied together
 STATE_TOKEN = 3  # index of the current token's id in `state`
+TABLE_FORMATS: dict[Quantization, TableFormat] = {"q4": "q4", "q4-small": "q3", "none": "f32"}
 FULL_SPLITS, SLIDING_KEYS_PER_SPLIT = 32, 32
+
+CHOOSING = {
+    "edit": logit_edits.edit_plan,
+    "greedy": sampling.greedy_plan,
+    "sample": sampling.sampled_plan,
+    "sample_all": nucleus.nucleus_plan,
+    "logprobs": logprobs.logprobs_plan,
+}
+"""Functions between the logits and the next token: name -> its kernels."""
 
 # Rows of `norms`, see weights.py
 INPUT, POST_ATTENTION, PRE_FEEDFORWARD, POST_FEEDFORWARD, POST_PLE, LAYER_SCALAR, NORMS = 0, 1, 2, 3, 4, 5, 6
@@ -46,7 +61,7 @@ class Gemma4:
     def __init__(self, config: TextConfig, quantization: Quantization, kv_dtype: str) -> None:
         self.config = config
         self.kv_dtype = kv_dtype
-        self.table_format: Format = "q4" if quantization == "q4" else "f32"
+        self.table_format = TABLE_FORMATS[quantization]
         self.weights = {t.name: (t.shape, t.dtype) for t in packed_tensors(config, quantization)}
         self.buffers = self._buffers()
         every = {b.name: (b.shape, b.dtype) for b in self.buffers}
@@ -60,9 +75,9 @@ class Gemma4:
             args = self.graph.function(f"prefill_{chunk}", partial(self._prefill, chunk))
             functions[f"prefill_{chunk}"] = FunctionInfo(args=args, chunk=chunk)
         functions["decode"] = FunctionInfo(args=self.graph.function("decode", self._decode))
-        for name, plan in (("greedy", sampling.greedy_plan), ("sample", sampling.sampled_plan)):
+        for name, plan in CHOOSING.items():
             steps = plan(self.config.vocab_size)
-            functions[name] = FunctionInfo(args=self.graph.function(name, partial(self._choose, name, steps)))
+            functions[name] = FunctionInfo(args=self.graph.function(name, partial(self._choose, steps)))
         return self.graph.module(), functions
 
     def _buffers(self) -> list[BufferInfo]:
@@ -74,6 +89,13 @@ class Gemma4:
             BufferInfo(name="params", dtype="float32", shape=[8]),
             BufferInfo(name="random", dtype="float32", shape=[sampling.RING]),
             BufferInfo(name="logits", dtype="float32", shape=[c.vocab_size]),
+            BufferInfo(name="unit_params", dtype="float32", shape=[8]),
+            BufferInfo(name="bias", dtype="float32", shape=[c.vocab_size]),
+            BufferInfo(name="counts", dtype="int32", shape=[c.vocab_size]),
+            BufferInfo(name="mask", dtype="uint32", shape=[ceil(c.vocab_size / 32)]),
+            BufferInfo(name="search", dtype="int32", shape=[16]),
+            BufferInfo(name="partials", dtype="float32", shape=[sampling.blocks(c.vocab_size), nucleus.WIDTH]),
+            BufferInfo(name="logprobs", dtype="int32", shape=[logprobs.WIDTH]),
         ]
         ring = ceil((c.sliding_window + RING_SLACK) / 64) * 64
         for i in range(c.first_shared):
@@ -123,16 +145,16 @@ class Gemma4:
     # ---------------------------------------------------------------- prefill
 
     def _prefill(self, m: int) -> None:
-        c, P, L = self.config, self.config.ple_width, self.config.num_hidden_layers
+        c, P = self.config, self.config.ple_width
         h = self._embed("prompt", 0, m)
-        ctx = self._matmul("ple_context", "ple_model_proj", h, m)
+        ctx = self._matmul("ple_model_proj", h, m, rows=c.first_shared * P)  # of the layers that follow here
         delta, h_next = None, h
         for i in range(c.first_shared):
             layer, row = c.layer(i), NORMS * i
             h, x = self._add_norm(
                 m, h_next, delta, post=row - NORMS + POST_PLE, scale=row - NORMS + LAYER_SCALAR, pre=row
             )
-            qkv = self._matmul("qkv", f"layers.{i}.qkv", x, m)
+            qkv = self._matmul(f"layers.{i}.qkv", x, m)
             kind = "full" if layer.full else "sliding"
             (q,) = self.graph.call(
                 f"append_kv_{kind}",
@@ -157,37 +179,38 @@ class Gemma4:
                 [q, f"layers.{i}.k", f"layers.{i}.v", "state"],
                 outputs=[self._rows(m, layer.heads * layer.head_dim)],
             )
-            o = self._matmul("o", f"layers.{i}.o", a, m)
+            o = self._matmul(f"layers.{i}.o", a, m)
             h, x = self._add_norm(m, h, o, post=row + POST_ATTENTION, pre=row + PRE_FEEDFORWARD)
-            act = self._matmul("gate_up", f"layers.{i}.gate_up", x, m, geglu=True)
-            d = self._matmul("down", f"layers.{i}.down", act, m)
+            act = self._matmul(f"layers.{i}.gate_up", x, m, geglu=True)
+            d = self._matmul(f"layers.{i}.down", act, m)
             h_next, x = self._add_norm(m, h, d, post=row + POST_FEEDFORWARD)
-            gate = self._matmul("ple_gate", f"layers.{i}.ple_gate", x, m)
+            gate = self._matmul(f"layers.{i}.ple_gate", x, m)
             (g,) = self.graph.call(
                 "gate_embeddings",
-                lambda: gate_embeddings(P, L, c.vocab_size, self.table_format, c.rms_norm_eps),
+                lambda: gate_embeddings(P, c.first_shared, c.vocab_size, self.table_format, c.rms_norm_eps),
                 [gate, ctx, "ple_norm", f"layers.{i}.ple", "prompt", i],
                 outputs=[self._rows(m, P)],
             )
-            delta = self._matmul("ple_proj", f"layers.{i}.ple_proj", g, m)
+            delta = self._matmul(f"layers.{i}.ple_proj", g, m)
 
-    def _matmul(self, role: str, name: str, x: Any, m: int, *, geglu: bool = False) -> Any:
+    def _matmul(self, name: str, x: Any, m: int, *, rows: int | None = None, geglu: bool = False) -> Any:
+        """X W^T. rows: how many of W's, from the first, take part (default: all)."""
         matrix, names = self._matrix(name)
+        matrix = replace(matrix, rows=rows or matrix.rows)
         tile = matmul_tiling(matrix, m)
         whole = tile.splits == 1
         width = matrix.rows // 2 if geglu else matrix.rows
-        shape = f"{matrix.rows}x{matrix.columns}"
         (out,) = self.graph.call(
-            f"{role}_{shape}_{tile.rows}rows_{tile.splits}parts",
-            lambda: matmul(matrix, tile, geglu=geglu and whole),
-            [x, *names],
+            f"matmul_{matrix.format}_{tile.rows}rows{'_geglu' if geglu and whole else ''}",
+            lambda: matmul(matrix.format, tile, geglu=geglu and whole),
+            [x, *names, m // tile.rows * tile.splits, *matmul_numbers(matrix, tile)],
             outputs=[self._rows(m, width) if whole else self._rows(tile.splits * m, matrix.rows)],
         )
         if not whole:
             (out,) = self.graph.call(
-                f"sum_{tile.splits}x{matrix.rows}{'_geglu' if geglu else ''}",
-                lambda: sum_parts(matrix.rows, tile.splits, geglu=geglu),
-                [out],
+                f"sum_parts{'_geglu' if geglu else ''}",
+                lambda: sum_parts(geglu=geglu),
+                [out, *sum_numbers(matrix, m, tile.splits)],
                 outputs=[self._rows(m, width)],
             )
         return out
@@ -352,13 +375,13 @@ class Gemma4:
 
     # ---------------------------------------------------------------- sampling
 
-    def _choose(self, name: str, steps: Sequence[sampling.Step]) -> None:
+    def _choose(self, steps: Sequence[sampling.Step]) -> None:
         fresh: dict[str, Any] = {}
         for step in steps:
             given = [fresh.get(arg, arg) for arg in (*step.inputs, *step.updates)]
             updates = range(len(step.inputs), len(given))
             results = self.graph.call(
-                f"{name}_{step.kernel.attrs['global_symbol']}",
+                str(step.kernel.attrs["global_symbol"]),
                 partial(_kernel_of, step),
                 given,
                 updates=updates,

@@ -33,7 +33,8 @@ class Graph:
         # A first run finds out which buffers it takes; the block builder wants the parameters at the start.
         used = self._dry(body)
         self._context = tvm.tirx.Var("context", "int64")
-        self._parameters = {buffer: relax.Var(buffer.replace(".", "_"), self._type(buffer)) for buffer in used}
+        # Short names: they are in the wasm, and nobody reads them there.
+        self._parameters = {buffer: relax.Var(f"p{i}", self._type(buffer)) for i, buffer in enumerate(used)}
         with self._open(name, list(self._parameters.values())):
             body()
             self._builder.emit_func_output(relax.Tuple([]))

@@ -1,4 +1,4 @@
-"""From what a person names (a hub id, a folder, or "demo") to a checkpoint on disk."""
+"""From what a person names (a hub id, a folder, a GGUF file, or "demo") to a checkpoint on disk."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import hashlib
 import lzma
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
 
-from build_wasm.checkpoint import INDEX, SINGLE, Checkpoint, weight_file_names
+from build_wasm import hub_client
+from build_wasm.checkpoint import SINGLE, Checkpoint, CheckpointFiles
 from build_wasm.errors import BuildError
+from build_wasm.gguf_checkpoint import GgufCheckpoint
+from build_wasm.hub_client import Report
+from build_wasm.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MergedCheckpoint
 from build_wasm.manifest import Source
 from build_wasm.store import sha256_of
 
@@ -21,28 +24,18 @@ DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent / "demo_model"
 DEMO_SHA256 = "fe54d6a1c3dd52be8dada92e92dd155c28522725c1fca15ee95fb0742b2b9e10"
 DEMO_BYTES = 63_591_766
-SMALL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 COPY_BYTES = 1 << 20
-
-# (done, total, text): bytes or files; total 0 when unknown
-Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class Located:
-    """A checkpoint that is on disk, and where it came from."""
+    """A checkpoint that is on disk, and where it came from. inputs: the files that decide the weights, by name."""
 
-    checkpoint: Checkpoint
+    checkpoint: CheckpointFiles
     source: Source
     title: str
     demo: bool = False
+    inputs: tuple[tuple[str, Path], ...] = ()
 
 
 def home() -> Path:
@@ -51,24 +44,79 @@ def home() -> Path:
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("webgemma", appauthor=False)
 
 
-def locate(model: str, revision: str | None, report: Report) -> Located:
-    """Finds, downloads or unpacks the checkpoint. Raises BuildError with the reason when there is none."""
+def locate(model: str, revision: str | None, report: Report, adapter: str | None = None) -> Located:
+    """Finds, downloads or unpacks the checkpoint, and merges a LoRA adapter (a folder or a hub id) into it.
+
+    Raises BuildError with the reason when there is none.
+    """
+    located = _locate(model, revision, report)
+    if adapter is None:
+        return located
+    folder, commit = _adapter(adapter, report)
+    name = folder.name if commit is None else adapter
+    return replace(
+        located,
+        checkpoint=MergedCheckpoint(located.checkpoint, folder, name),
+        source=located.source.model_copy(update={"adapter": name, "adapter_revision": commit}),
+        title=f"{located.title} + {name.split('/')[-1]}",
+        demo=False,
+        inputs=(
+            *located.inputs,
+            *((f"adapter/{file}", folder / file) for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)),
+        ),
+    )
+
+
+def _locate(model: str, revision: str | None, report: Report) -> Located:
     path = Path(model).expanduser()
     if model == DEMO:
         weights = unpack_demo(home() / "checkpoints", report)
-        return Located(Checkpoint(DEMO_FOLDER, weights), Source(model=DEMO), "Demo model", demo=True)
-    if path.suffix.lower() == ".gguf":
-        raise BuildError(
-            f"GGUF files ({path.name}) are not supported.", "Name the safetensors checkpoint that it was made from."
-        )
+        checkpoint = Checkpoint(DEMO_FOLDER, weights)
+        source = Source(model=DEMO, license="Apache-2.0")
+        return Located(checkpoint, source, "Demo model", demo=True, inputs=checkpoint.inputs())
+    if path.exists() and revision is not None:
+        raise BuildError(f"--revision is for hub ids; {model} is a {'folder' if path.is_dir() else 'file'}.")
+    if path.suffix.lower() == ".gguf" and (path.is_file() or not _is_hub_file(model)):
+        if not path.is_file():
+            raise BuildError(f"There is no GGUF file {model}.")
+        return _located(GgufCheckpoint(path), Source(model=path.name), path.stem)
     if path.is_dir():
-        if revision is not None:
-            raise BuildError(f"--revision is for hub ids; {model} is a folder.")
-        return Located(Checkpoint(path), Source(model=path.resolve().name), path.resolve().name)
+        if (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file():
+            raise BuildError(
+                f"{model} is a LoRA adapter, not a checkpoint.", f"Name its base model, and --adapter {model}."
+            )
+        files = sorted(path.glob("*.gguf"))
+        if files and not (path / "config.json").is_file():
+            raise BuildError(f"{model} holds GGUF files; name one of them, such as {path / files[0].name}.")
+        return _located(Checkpoint(path), Source(model=path.resolve().name), path.resolve().name)
+    if _is_hub_file(model):
+        repository, file = model.rsplit("/", 1)
+        found, commit = hub_client.download_gguf(repository, file, revision, report)
+        return _located(GgufCheckpoint(found), Source(model=model, revision=commit), file.removesuffix(".gguf"))
     if path.exists() or model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise BuildError(f"{model} is no checkpoint folder, no hub id (OWNER/NAME) and not {DEMO!r}.")
-    folder, commit = download(model, revision, report)
-    return Located(Checkpoint(folder), Source(model=model, revision=commit), model.split("/")[1])
+        raise BuildError(f"{model} is no checkpoint folder, no GGUF file, no hub id (OWNER/NAME) and not {DEMO!r}.")
+    folder, commit = hub_client.download_checkpoint(model, revision, report)
+    return _located(Checkpoint(folder), Source(model=model, revision=commit), model.split("/")[1])
+
+
+def _is_hub_file(model: str) -> bool:
+    """OWNER/NAME/FILE.gguf"""
+    return model.lower().endswith(".gguf") and model.count("/") == 2 and not model.startswith((".", "/", "~"))
+
+
+def _located(checkpoint: Checkpoint | GgufCheckpoint, source: Source, title: str) -> Located:
+    source = source.model_copy(update={"license": checkpoint.license()})
+    return Located(checkpoint, source, title, inputs=checkpoint.inputs())
+
+
+def _adapter(adapter: str, report: Report) -> tuple[Path, str | None]:
+    """(folder, commit) of a LoRA adapter."""
+    path = Path(adapter).expanduser()
+    if path.is_dir():
+        return path.resolve(), None
+    if path.exists() or adapter.count("/") != 1 or adapter.startswith((".", "/", "~")):
+        raise BuildError(f"{adapter} is no folder of a LoRA adapter and no hub id (OWNER/NAME).")
+    return hub_client.download_adapter(adapter, None, report)
 
 
 def unpack_demo(folder: Path, report: Report) -> Path:
@@ -98,69 +146,3 @@ def unpack_demo(folder: Path, report: Report) -> Path:
         if partial is not None:
             Path(partial).unlink(missing_ok=True)
     return target
-
-
-def download(model: str, revision: str | None, report: Report) -> tuple[Path, str | None]:
-    """(folder, commit) of a hub model: only the files that a build reads, from the local cache where they are there.
-
-    Raises BuildError when the model is gated, unknown or not reachable.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    def fetch(name: str, commit: str | None, optional: bool = False) -> Path | None:
-        try:
-            return Path(hf_hub_download(model, name, revision=commit))
-        except EntryNotFoundError:  # not in the repository or, when it cannot be reached, not in the cache
-            if optional:
-                return None
-            raise
-
-    try:
-        report(0, 0, f"Looking up {model}")
-        config = fetch("config.json", revision)
-        assert config is not None
-        folder, commit = config.parent, _commit(config)
-        for name in SMALL_FILES[1:]:
-            report(0, 0, f"Downloading {name}")
-            fetch(name, commit or revision, optional=True)
-        index = fetch(INDEX, commit or revision, optional=True)
-        weights = weight_file_names(index.read_text("utf-8")) if index else [SINGLE]
-        for done, name in enumerate(weights):
-            report(done, len(weights), f"Downloading {name}")
-            fetch(name, commit or revision)
-    except GatedRepoError:
-        raise BuildError(
-            f"{model} is gated: your account has no access to it.",
-            f"Accept its licence on its page, then log in with `hf auth login` and build {model} again.",
-        ) from None
-    except RevisionNotFoundError:
-        raise BuildError(f"{model} has no revision {revision!r}.") from None
-    except RepositoryNotFoundError:
-        raise BuildError(f"The hub has no model {model}, or it is private.", "Check its name, or log in.") from None
-    except LocalEntryNotFoundError:
-        raise BuildError(
-            f"{model} is not in the local cache and the hub cannot be reached.",
-            "Check the network (and HF_HUB_OFFLINE), or name a checkpoint folder or `demo`.",
-        ) from None
-    except EntryNotFoundError as error:
-        raise BuildError(f"{model} lacks a file that the build needs: {_first_line(error)}") from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise BuildError(f"{model} cannot be downloaded: {_first_line(error)}") from None
-    return folder, commit
-
-
-def _commit(path: Path) -> str | None:
-    """The commit in a hub cache path .../snapshots/<commit>/file."""
-    return path.parent.name if path.parent.parent.name == "snapshots" else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

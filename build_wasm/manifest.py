@@ -11,7 +11,8 @@ from build_wasm.config import TextConfig
 
 SCHEMA_VERSION = 2
 
-Quantization = Literal["q4", "none"]
+# q4-small: the per-layer embedding table in 3 bits, and its projection in 4
+Quantization = Literal["q4", "q4-small", "none"]
 BuildName = Literal["f32", "f16"]
 TensorDType = Literal["uint32", "float32", "int32", "float16"]
 Count = Annotated[int, Field(ge=0)]
@@ -25,18 +26,41 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class InputFile(Strict):
+    """A file that the artifact was made from."""
+
+    name: str
+    bytes: Count
+    sha256: Sha256
+
+
 class Source(Strict):
-    """Where the weights came from: a hub id, "demo" or a folder's name; and the hub's commit."""
+    """Where the weights came from: a hub id, "demo", or the name of a folder or GGUF file; and the hub's commit.
+
+    adapter: the LoRA adapter that was merged in, likewise. license: as the model's card or file names it.
+    """
 
     model: str
     revision: str | None = None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+    license: str | None = None
+    files: list[InputFile] = []
 
 
 class Versions(Strict):
-    """What made the artifact."""
+    """What made the artifact. compiler: fingerprint of all that decides the wasm files; weights: of their packing."""
 
     webgemma: str
     apache_tvm: str
+    apache_tvm_ffi: str = ""
+    ziglang: str = ""
+    numpy: str = ""
+    compiler: str = ""
+    weights: Count = 0
 
 
 class Context(Strict):
@@ -51,7 +75,7 @@ class FileInfo(Strict):
 
     path: FileName
     bytes: Count
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     role: Literal["shard", "wasm", "tokenizer"]
 
 
@@ -148,6 +172,7 @@ class Manifest(Strict):
     title: str
     demo: bool
     source: Source
+    built_by: str | None = None
     quantization: Quantization
     versions: Versions
     config: TextConfig

@@ -5,7 +5,7 @@ Weights are f32 arrays by checkpoint names without prefix ("layers.0.self_attn.q
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,10 @@ def rotate(x: Array, cos: Array, sin: Array) -> Array:
     return y
 
 
-def forward(config: TextConfig, weights: Weights, ids: Sequence[int]) -> Array:
-    """Logits f32 [T, V]: row t scores the token after ids[t].
+def forward(
+    config: TextConfig, weights: Weights, ids: Sequence[int], observe: Callable[[str, Array], None] | None = None
+) -> Array:
+    """Logits f32 [T, V]: row t scores the token after ids[t]. observe: told the name and the input of each product.
 
     Raises ValueError for no ids or an id outside the vocabulary.
     """
@@ -59,40 +61,48 @@ def forward(config: TextConfig, weights: Weights, ids: Sequence[int]) -> Array:
         raise ValueError(f"ids must be one or more token ids from 0 to {V - 1}")
     T, eps = len(t), config.rms_norm_eps
     position = np.arange(T)
+
+    def dot(x: Array, name: str) -> Array:
+        if observe is not None:
+            observe(name, x)
+        y: Array = x @ weights[name].T
+        return y
+
     rope = {i: rope_angles(config.rope(i), config.layer(i).head_dim, position) for i in range(L)}
 
     h: Array = weights["embed_tokens.weight"][t] * np.float32(D**0.5)
     tok = (weights["embed_tokens_per_layer.weight"][t] * np.float32(P**0.5)).reshape(T, L, P)
-    ctx: Array = (h @ weights["per_layer_model_projection.weight"].T * np.float32(D**-0.5)).reshape(T, L, P)
+    ctx: Array = (dot(h, "per_layer_model_projection.weight") * np.float32(D**-0.5)).reshape(T, L, P)
     ple = (rms(ctx, weights["per_layer_projection_norm.weight"], eps) + tok) * np.float32(2**-0.5)
 
     kv: dict[int, tuple[Array, Array]] = {}
     for i in range(L):
         s = config.layer(i)
-        w = {name.removeprefix(f"layers.{i}."): x for name, x in weights.items() if name.startswith(f"layers.{i}.")}
+        layer = f"layers.{i}."
+        w = {name.removeprefix(layer): x for name, x in weights.items() if name.startswith(layer)}
         cos = np.cos(rope[i]).astype(np.float32)[:, None]
         sin = np.sin(rope[i]).astype(np.float32)[:, None]
 
         x: Array = rms(h, w["input_layernorm.weight"], eps)
-        q = (x @ w["self_attn.q_proj.weight"].T).reshape(T, s.heads, s.head_dim)
+        q = dot(x, layer + "self_attn.q_proj.weight").reshape(T, s.heads, s.head_dim)
         q = rotate(rms(q, w["self_attn.q_norm.weight"], eps), cos, sin)
         if s.owns_kv:
-            k = (x @ w["self_attn.k_proj.weight"].T).reshape(T, s.kv_heads, s.head_dim)
-            v = (x @ w["self_attn.v_proj.weight"].T).reshape(T, s.kv_heads, s.head_dim)
+            k = dot(x, layer + "self_attn.k_proj.weight").reshape(T, s.kv_heads, s.head_dim)
+            v = dot(x, layer + "self_attn.v_proj.weight").reshape(T, s.kv_heads, s.head_dim)
             kv[i] = rotate(rms(k, w["self_attn.k_norm.weight"], eps), cos, sin), rms(v, None, eps)
         k, v = kv[s.kv_source]
         mask = position[None, :] <= position[:, None]
         if not s.full:
             mask &= position[None, :] > position[:, None] - config.sliding_window
         a = attention(q, k, v, mask)
-        h = h + rms(a @ w["self_attn.o_proj.weight"].T, w["post_attention_layernorm.weight"], eps)
+        h = h + rms(dot(a, layer + "self_attn.o_proj.weight"), w["post_attention_layernorm.weight"], eps)
 
         x = rms(h, w["pre_feedforward_layernorm.weight"], eps)
-        x = gelu_tanh(x @ w["mlp.gate_proj.weight"].T) * (x @ w["mlp.up_proj.weight"].T)
-        h = h + rms(x @ w["mlp.down_proj.weight"].T, w["post_feedforward_layernorm.weight"], eps)
+        x = gelu_tanh(dot(x, layer + "mlp.gate_proj.weight")) * dot(x, layer + "mlp.up_proj.weight")
+        h = h + rms(dot(x, layer + "mlp.down_proj.weight"), w["post_feedforward_layernorm.weight"], eps)
 
-        g = gelu_tanh(h @ w["per_layer_input_gate.weight"].T) * ple[:, i]
-        h = h + rms(g @ w["per_layer_projection.weight"].T, w["post_per_layer_input_norm.weight"], eps)
+        g = gelu_tanh(dot(h, layer + "per_layer_input_gate.weight")) * ple[:, i]
+        h = h + rms(dot(g, layer + "per_layer_projection.weight"), w["post_per_layer_input_norm.weight"], eps)
         h = h * w["layer_scalar"]
 
     logits: Array = rms(h, weights["norm.weight"], eps) @ weights["embed_tokens.weight"].T

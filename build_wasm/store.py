@@ -1,4 +1,4 @@
-"""The folder of artifacts: names, the lock and the atomic replacement of a build, and list, verify, export, remove."""
+"""The folder of artifacts: names, the lock and the atomic replacement of a build, and list, verify, remove."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
 
 from pydantic import ValidationError
@@ -24,7 +25,7 @@ HASH_BYTES = 1 << 20
 
 def artifact_name(model: str) -> str:
     """Default name of a model's artifact: the last part of the hub id or path. BuildError if nothing usable is left."""
-    last = PurePath(model.replace("\\", "/").rstrip("/")).name
+    last = re.sub(r"\.gguf$", "", PurePath(model.replace("\\", "/").rstrip("/")).name, flags=re.IGNORECASE)
     return check_name(re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-."))
 
 
@@ -46,7 +47,7 @@ def building(models_dir: Path, name: str, needed_bytes: int = 0) -> Iterator[Pat
     process builds the same name, or the folder cannot be written to or lacks the space.
     """
     check_name(name)
-    with _os_errors(models_dir):
+    with os_errors(models_dir):
         models_dir.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(models_dir).free
         if free < needed_bytes:
@@ -54,7 +55,7 @@ def building(models_dir: Path, name: str, needed_bytes: int = 0) -> Iterator[Pat
                 f"{models_dir} has {free:,} bytes free; the artifact needs {needed_bytes:,}.",
                 "Free some space, or choose another folder with --models-dir.",
             )
-        with _lock(models_dir / f".{name}.lock", name):
+        with _lock(models_dir, name):
             for leftover in models_dir.glob(f".{name}.building-*"):  # of a build that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
             _restore(models_dir, name)
@@ -95,7 +96,7 @@ def _restore(models_dir: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _os_errors(folder: Path) -> Iterator[None]:
+def os_errors(folder: Path) -> Iterator[None]:
     """Turns the file system's refusals into one clear error."""
     try:
         yield
@@ -113,8 +114,8 @@ def _os_errors(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, name: str) -> Iterator[None]:
-    """Holds the lock file; the system frees it when the process ends, however it ends."""
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Holds the lock file; the system frees it when the process ends, however it ends. BuildError if it is held."""
     with path.open("a+b") as file:
         try:
             if sys.platform == "win32":
@@ -126,10 +127,12 @@ def _lock(path: Path, name: str) -> Iterator[None]:
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise BuildError(
-                f"Another build of {name} is running in {path.parent}.", "Wait until it is done."
-            ) from None
+            raise BuildError(refusal, "Wait until it is done.") from None
         yield
+
+
+def _lock(models_dir: Path, name: str) -> AbstractContextManager[None]:
+    return locked(models_dir / f".{name}.lock", f"Another build of {name} is running in {models_dir}.")
 
 
 def artifact_folder(models_dir: Path, name: str) -> Path:
@@ -160,6 +163,14 @@ def read_manifest(folder: Path) -> Manifest:
         raise BuildError(
             f"{folder / MANIFEST} is invalid: {where or 'JSON'}: {first['msg']}.", "Build it again."
         ) from None
+
+
+def take(source: Path, target: Path) -> None:
+    """Puts a file that never changes at `target` too: the same one where the file system can, else a copy."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def sha256_of(path: Path) -> str:
@@ -219,23 +230,9 @@ def check_consistency(manifest: Manifest) -> None:
         raise BuildError(f"The tokenizer {manifest.tokenizer} is not among the manifest's files.")
 
 
-def export(models_dir: Path, name: str, target: Path) -> Manifest:
-    """Copies a verified artifact to a folder that any static host can serve. The folder must not exist or be empty."""
-    folder = artifact_folder(models_dir, name)
-    manifest = verify(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise BuildError(f"{target} exists and is not an empty folder.")
-    with _os_errors(target):
-        target.mkdir(parents=True, exist_ok=True)
-        for file in manifest.files:
-            shutil.copyfile(folder / file.path, target / file.path)
-        shutil.copyfile(folder / MANIFEST, target / MANIFEST)  # last: a host never sees a manifest without its files
-    return manifest
-
-
 def remove(models_dir: Path, name: str) -> None:
     """Deletes an artifact. Raises BuildError if there is none, or it is being built."""
     folder = artifact_folder(models_dir, name)
-    with _os_errors(models_dir), _lock(models_dir / f".{name}.lock", name):
+    with os_errors(models_dir), _lock(models_dir, name):
         (folder / MANIFEST).unlink()  # first: what is half deleted is no artifact
         shutil.rmtree(folder)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from build_wasm.config import TextConfig
-from build_wasm.quantize import F32
+from build_wasm.quantize import F16, F32, U8
 
 EMBED = "embed_tokens.weight"
 PLE_TABLE = "embed_tokens_per_layer.weight"
-# Matrices that stay 16 bit in a q4 build: 4 bit there doubles the KL divergence for 1 % of the size.
+PLE_PROJECTION = "per_layer_model_projection.weight"
+# Matrices that stay 16 bit in a q4 build: 4 bit there costs 12 % more divergence for 2 % of the size (docs/quality.md).
 KEPT_16_BIT = ("per_layer_input_gate.weight", "per_layer_projection.weight", "per_layer_model_projection.weight")
 NORMS = (
     "input_layernorm.weight",
@@ -29,6 +30,15 @@ class WeightSource(Protocol):
 
     def rows(self, name: str, start: int, stop: int) -> F32:
         """Rows start..stop-1 of the tensor as f32 [stop - start, ...]. BuildError for NaN or Inf."""
+
+
+@runtime_checkable
+class Q4Source(Protocol):
+    """A WeightSource that may hold some of its tensors in 4-bit groups of 32 already."""
+
+    def q4_rows(self, name: str, start: int, stop: int) -> tuple[U8, F16] | None:
+        """Rows start..stop-1 as (codes u8 [n, K], scales f16 [n, K/32]), weight = (code - 8) * scale; None if the
+        tensor is stored otherwise."""
 
 
 class ArraySource:

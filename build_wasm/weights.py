@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, prod
 from typing import Any, Literal
 
@@ -26,12 +27,25 @@ from build_wasm.quantize import (
     pack_pairs,
     quantize,
 )
+from build_wasm.quantize3 import dequantize3, pack_planes, quantize3
 from build_wasm.rope import rope_table, rope_table_rows
-from build_wasm.tensors import EMBED, KEPT_16_BIT, NORMS, PLE_TABLE, WeightSource, checkpoint_shapes
+from build_wasm.tensors import (
+    EMBED,
+    KEPT_16_BIT,
+    NORMS,
+    PLE_PROJECTION,
+    PLE_TABLE,
+    Q4Source,
+    WeightSource,
+    checkpoint_shapes,
+)
 
+# Raised when the same checkpoint is packed into other bytes under the same names and shapes; a test watches over it.
+WEIGHTS_FORMAT = 1
 MAX_BINDING = 128 * 1024 * 1024  # WebGPU's default maxStorageBufferBindingSize
 BLOCK_ELEMENTS = 1 << 22  # weights converted at a time: 16 MiB in f32
 EMBED_ROWS_MULTIPLE = 64
+GROUP_BYTES = 18  # 32 codes of 4 bits and an f16 scale
 
 
 @dataclass(frozen=True)
@@ -82,14 +96,16 @@ def conversion_jobs(config: TextConfig, quantization: Quantization) -> list[Job]
     Raises BuildError when a shape cannot be packed or would need a GPU binding over 128 MiB.
     """
     D, P, L = config.hidden_size, config.ple_width, config.num_hidden_layers
-    q4 = quantization == "q4"
+    q4 = quantization != "none"
     big = _q4_job if q4 else _f32_job
     small = _bf16_job if q4 else _f32_job
     jobs = [big(f"embed.{p}", part) for p, part in enumerate(_embed_pieces(config, q4))]
     jobs += [
         _array_job("norms", (6 * L + 1, D), lambda source: _norm_rows(config, source)),
         _array_job("ple_norm", (P,), lambda source: source.rows("per_layer_projection_norm.weight", 0, P)),
-        small("ple_model_proj", _matrix("per_layer_model_projection.weight", L * P, D)),
+        (big if quantization == "q4-small" else small)(
+            "ple_model_proj", _matrix("per_layer_model_projection.weight", L * P, D)
+        ),
     ]
     jobs += _rope_jobs(config)
     for i in range(L):
@@ -107,7 +123,7 @@ def conversion_jobs(config: TextConfig, quantization: Quantization) -> list[Job]
             small(layer + "ple_gate", _matrix(layer + "per_layer_input_gate.weight", P, D)),
             small(layer + "ple_proj", _matrix(layer + "per_layer_projection.weight", D, P)),
         ]
-    jobs.append(_ple_job(config, q4))
+    jobs.append(_ple_job(config, quantization))
     for tensor in (tensor for job in jobs for tensor in job.tensors):
         if tensor.nbytes > MAX_BINDING:
             advice = "too large for one GPU binding of 128 MiB" + ("" if q4 else "; use q4")
@@ -133,10 +149,15 @@ def artifact_weights(config: TextConfig, quantization: Quantization, source: Wei
     """The weights that an artifact stands for, by checkpoint names: what reference.forward needs to agree with it."""
     weights = {}
     for name, shape in checkpoint_shapes(config).items():
-        w = source.rows(name, 0, shape[0])
-        if quantization == "q4" and len(shape) == 2:
-            w = bf16_values(bf16_bits(w)) if name.endswith(KEPT_16_BIT) else dequantize(*quantize(w))
-        weights[name] = w
+        small = quantization == "q4-small"
+        if quantization == "none" or len(shape) == 1:
+            weights[name] = source.rows(name, 0, shape[0])
+        elif small and name == PLE_TABLE:
+            weights[name] = dequantize3(*quantize3(source.rows(name, 0, shape[0])))
+        elif name.endswith(KEPT_16_BIT) and not (small and name == PLE_PROJECTION):
+            weights[name] = bf16_values(bf16_bits(source.rows(name, 0, shape[0])))
+        else:
+            weights[name] = dequantize(*q4_rows(source, name, 0, shape[0]))
     return weights
 
 
@@ -150,27 +171,34 @@ def as_bytes(data: NDArray[Any]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix [N, K] whose rows are read on demand. Blocks start at even rows. label names it in errors."""
+    """A matrix [N, K] whose rows are put together on demand. Blocks start at even rows. label names it in errors.
+
+    read(get, start, stop): its rows from those of checkpoint tensors, get(name, start, stop) -> [stop - start, ...],
+    in whatever form `get` has them: f32 values, or 4-bit groups.
+    """
 
     label: str
     N: int
     K: int
-    read: Callable[[WeightSource, int, int], F32]
+    read: Callable[[GetRows, int, int], NDArray[Any]]
+
+
+GetRows = Callable[[str, int, int], NDArray[Any]]
 
 
 def _matrix(name: str, N: int, K: int, first: int = 0) -> Matrix:
-    return Matrix(name, N, K, lambda source, start, stop: source.rows(name, first + start, first + stop))
+    return Matrix(name, N, K, lambda get, start, stop: get(name, first + start, first + stop))
 
 
 def _stacked(*parts: Matrix) -> Matrix:
     """The parts' rows one after the other."""
 
-    def read(source: WeightSource, start: int, stop: int) -> F32:
+    def read(get: GetRows, start: int, stop: int) -> NDArray[Any]:
         rows, first = [], 0
         for part in parts:
             a, b = max(start - first, 0), min(stop - first, part.N)
             if a < b:
-                rows.append(part.read(source, a, b))
+                rows.append(part.read(get, a, b))
             first += part.N
         return np.concatenate(rows)
 
@@ -180,9 +208,9 @@ def _stacked(*parts: Matrix) -> Matrix:
 def _interleaved(even: Matrix, odd: Matrix) -> Matrix:
     """Row 2j is row j of `even`, row 2j+1 is row j of `odd`: one workgroup finds both halves of a gated unit."""
 
-    def read(source: WeightSource, start: int, stop: int) -> F32:
-        pair = [part.read(source, start // 2, stop // 2) for part in (even, odd)]
-        return np.stack(pair, axis=1).reshape(stop - start, even.K)
+    def read(get: GetRows, start: int, stop: int) -> NDArray[Any]:
+        pair = [part.read(get, start // 2, stop // 2) for part in (even, odd)]
+        return np.stack(pair, axis=1).reshape(stop - start, -1)
 
     return Matrix(even.label, 2 * even.N, even.K, read)
 
@@ -207,13 +235,13 @@ def _block_rows(N: int, K: int) -> int:
     return min(N, max(2, BLOCK_ELEMENTS // K & ~1))
 
 
-def _blocks(matrix: Matrix) -> tuple[int, Callable[[WeightSource, int], tuple[int, F32]]]:
-    """Number of row blocks, and a function (source, block) -> (first row, rows f32)."""
+def _blocks(matrix: Matrix) -> tuple[int, Callable[[GetRows, int], tuple[int, NDArray[Any]]]]:
+    """Number of row blocks, and a function (row reader, block) -> (first row, rows)."""
     step = _block_rows(matrix.N, matrix.K)
 
-    def read(source: WeightSource, block: int) -> tuple[int, F32]:
+    def read(get: GetRows, block: int) -> tuple[int, NDArray[Any]]:
         start = block * step
-        return start, matrix.read(source, start, min(start + step, matrix.N))
+        return start, matrix.read(get, start, min(start + step, matrix.N))
 
     return ceil(matrix.N / step), read
 
@@ -222,7 +250,7 @@ def _f32_job(name: str, matrix: Matrix) -> Job:
     blocks, read = _blocks(matrix)
 
     def convert(source: WeightSource, block: int) -> Iterator[Chunk]:
-        start, rows = read(source, block)
+        start, rows = read(source.rows, block)
         yield Chunk(name, 4 * start * matrix.K, rows.astype("<f4", copy=False))
 
     return Job(name, (PackedTensor(name, "float32", (matrix.N, matrix.K)),), blocks, matrix.N * matrix.K, convert)
@@ -234,7 +262,7 @@ def _bf16_job(name: str, matrix: Matrix) -> Job:
     blocks, read = _blocks(matrix)
 
     def convert(source: WeightSource, block: int) -> Iterator[Chunk]:
-        start, rows = read(source, block)
+        start, rows = read(source.rows, block)
         yield Chunk(name, 2 * start * matrix.K, pack_pairs(bf16_bits(rows)))
 
     return Job(name, (PackedTensor(name, "uint32", (matrix.N, matrix.K // 2)),), blocks, matrix.N * matrix.K, convert)
@@ -246,10 +274,10 @@ def _q4_job(name: str, matrix: Matrix) -> Job:
     codes_name, scales_name = f"{name}.codes", f"{name}.scales"
 
     def convert(source: WeightSource, block: int) -> Iterator[Chunk]:
-        start, rows = read(source, block)
-        codes, scales = _quantize(matrix.label, rows)
-        yield Chunk(codes_name, 16 * start * groups, pack_codes(codes))
-        yield Chunk(scales_name, 2 * start * groups, scales.astype("<f2", copy=False))
+        start, rows = read(partial(_q4_groups, source), block)
+        packed = rows.reshape(-1, GROUP_BYTES)
+        yield Chunk(codes_name, 16 * start * groups, packed[:, :16])
+        yield Chunk(scales_name, 2 * start * groups, packed[:, 16:])
 
     tensors = (
         PackedTensor(codes_name, "uint32", (matrix.N, groups, 4)),
@@ -266,38 +294,63 @@ def _groups(label: str, K: int) -> int:
     return K // GROUP
 
 
-def _quantize(label: str, rows: F32) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+def q4_rows(source: WeightSource, name: str, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """Rows of a tensor as (codes u8 [n, K], scales f16 [n, K/32]): those of the source where it has 4 bits already."""
+    stored = source.q4_rows(name, start, stop) if isinstance(source, Q4Source) else None
+    return _quantize(name, source.rows(name, start, stop)) if stored is None else stored
+
+
+def _q4_groups(source: WeightSource, name: str, start: int, stop: int) -> NDArray[np.uint8]:
+    """q4_rows packed, u8 [n, K/32 * 18]: a group is its 16 bytes of codes, then its scale."""
+    codes, scales = q4_rows(source, name, start, stop)
+    n, groups = scales.shape
+    packed = np.empty((n, groups, GROUP_BYTES), np.uint8)
+    packed[:, :, :16] = pack_codes(codes).view(np.uint8).reshape(n, groups, 16)
+    packed[:, :, 16:] = np.ascontiguousarray(scales, "<f2").view(np.uint8).reshape(n, groups, 2)
+    return packed.reshape(n, -1)
+
+
+def _quantize(
+    label: str, rows: F32, quantizer: Callable[[F32], tuple[NDArray[np.uint8], NDArray[np.float16]]] = quantize
+) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     try:
-        return quantize(rows)
+        return quantizer(rows)
     except BuildError as error:
         raise BuildError(f"{label}: {error}.") from None
 
 
-def _ple_job(config: TextConfig, q4: bool) -> Job:
+def _ple_job(config: TextConfig, quantization: Quantization) -> Job:
     """All layers' slices of the per-layer embedding in one pass over its rows, which hold every layer's values."""
+    q4, small = quantization != "none", quantization == "q4-small"
     V, P, L = config.vocab_size, config.ple_width, config.num_hidden_layers
     name = "layers.{}.ple"
     step = _block_rows(V, L * P)
     if q4:
-        codes_words, scale_words = 4 * _groups(PLE_TABLE, P), ceil(P / (2 * GROUP))
+        codes_words, scale_words = (3 if small else 4) * _groups(PLE_TABLE, P), ceil(P / (2 * GROUP))
         tensors = [PackedTensor(name.format(i), "uint32", (V, codes_words + scale_words)) for i in range(L)]
     else:
         tensors = [PackedTensor(name.format(i), "float32", (V, P)) for i in range(L)]
 
-    def pack(rows: F32) -> NDArray[Any]:
-        if not q4:
-            return rows.astype("<f4", copy=False)
-        codes, scales = _quantize(PLE_TABLE, rows)
-        packed = np.zeros((len(rows), codes_words + scale_words), "<u4")
-        packed[:, :codes_words] = pack_codes(codes).reshape(len(rows), codes_words)
+    def pack(codes: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArray[Any]:
+        n = len(codes)
+        packed = np.zeros((n, codes_words + scale_words), "<u4")
+        packed[:, :codes_words] = (pack_planes if small else pack_codes)(codes).reshape(n, codes_words)
         packed.view("<u2")[:, 2 * codes_words : 2 * codes_words + scales.shape[1]] = scales.view("<u2")
         return packed
 
     def convert(source: WeightSource, block: int) -> Iterator[Chunk]:
-        start = block * step
-        rows = source.rows(PLE_TABLE, start, min(start + step, V))
-        for i, tensor in enumerate(tensors):
-            part = pack(np.ascontiguousarray(rows[:, i * P : (i + 1) * P]))
+        start, stop = block * step, min(block * step + step, V)
+        if q4:
+            if small:
+                codes, scales = _quantize(PLE_TABLE, source.rows(PLE_TABLE, start, stop), quantize3)
+            else:
+                codes, scales = q4_rows(source, PLE_TABLE, start, stop)
+            G = P // GROUP
+            parts = (pack(codes[:, i * P : i * P + P], scales[:, i * G : i * G + G]) for i in range(L))
+        else:
+            rows = source.rows(PLE_TABLE, start, stop)
+            parts = (np.ascontiguousarray(rows[:, i * P : i * P + P], "<f4") for i in range(L))
+        for tensor, part in zip(tensors, parts, strict=True):
             yield Chunk(tensor.name, start * (tensor.nbytes // V), part)
 
     return Job("ple", tuple(tensors), ceil(V / step), V * L * P, convert)

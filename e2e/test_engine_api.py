@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,8 @@ async ([method, argument]) => {
 STREAM = """
 async (request) => {
   const chunks = [];
-  const stream = await window.engine.chat.completions.create({ ...request, stream: true });
+  const options = { stream: true, stream_options: { include_usage: true } };
+  const stream = await window.engine.chat.completions.create({ ...request, ...options });
   for await (const chunk of stream) chunks.push(chunk);
   return chunks;
 }
@@ -75,12 +77,15 @@ def test_a_completion_has_openais_shape_and_a_repeated_one_reuses_its_cache(engi
 def test_a_stream_ends_with_the_reason_and_the_usage(engine: Page) -> None:
     chunks = engine.evaluate(STREAM, ask(CAPITAL, max_tokens=1))
     assert all(chunk["object"] == "chat.completion.chunk" for chunk in chunks)
+    *chunks, last = chunks
+    assert last["choices"] == []
+    assert last["usage"]["completion_tokens"] == 1
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert deltas[0]["role"] == "assistant"
     assert "".join(delta.get("content", "") for delta in deltas).strip() in "Paris"
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-1]["choices"][0]["finish_reason"] == "length"
-    assert chunks[-1]["usage"]["completion_tokens"] == 1
+    assert all(chunk["usage"] is None for chunk in chunks)
 
 
 def test_a_seed_draws_the_same_answer_again(engine: Page) -> None:
@@ -88,6 +93,32 @@ def test_a_seed_draws_the_same_answer_again(engine: Page) -> None:
     first, second = (engine.evaluate(COMPLETE, request)["choices"] for _ in range(2))
     assert first == second
     assert first[0]["message"]["content"]
+
+
+def test_a_schema_holds_at_temperature_2_under_the_pages_security_policy(engine: Page) -> None:
+    """xgrammar is loaded by the worker, which may not make code from text."""
+    color = {"enum": ["red", "green", "blue"]}
+    schema = {"type": "object", "properties": {"color": color}, "required": ["color"], "additionalProperties": False}
+    answer = engine.evaluate(
+        COMPLETE,
+        ask("Hi", response_format={"type": "json_schema", "json_schema": {"schema": schema}}) | {"temperature": 2},
+    )
+    assert json.loads(answer["choices"][0]["message"]["content"])["color"] in color["enum"]
+    assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_the_context_is_measured_and_openais_fetch_is_answered(engine: Page) -> None:
+    usage = engine.evaluate("(messages) => window.engine.measureContextUsage(messages)", ask("Hi")["messages"])
+    assert usage["remaining_tokens"] == CONTEXT - usage["prompt_tokens"]
+    body = engine.evaluate(
+        """async (request) => {
+          const init = { method: "POST", body: JSON.stringify(request) };
+          return await (await window.engine.fetch("http://engine.invalid/v1/chat/completions", init)).text();
+        }""",
+        ask("Hi", stream=True, max_tokens=2),
+    )
+    assert body.startswith('data: {"id":"chatcmpl-')
+    assert body.endswith("data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("ids", [[2, 10**6], [-1], [2, 1.5]], ids=["beyond the vocabulary", "negative", "no integer"])

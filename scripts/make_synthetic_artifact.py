@@ -34,8 +34,8 @@ def content(tensor: dict[str, Any], config: dict[str, Any], seed: int) -> NDArra
         return half_pairs(rng, words)
     if name.endswith(".ple"):
         table: NDArray[np.uint32] = rng.integers(0, 2**32, shape, np.uint32)
-        groups = config["ple_width"] // 8
-        table[:, groups:] = half_pairs(rng, shape[0] * (shape[1] - groups)).reshape(shape[0], -1)
+        scale_words = -(-config["ple_width"] // 64)  # the rest is codes, of 4 or of 3 bits
+        table[:, -scale_words:] = half_pairs(rng, shape[0] * scale_words).reshape(shape[0], -1)
         return table
     if tensor["dtype"] == "float32":
         values: NDArray[np.float32] = rng.standard_normal(words, np.float32) * np.float32(0.1) + np.float32(1)

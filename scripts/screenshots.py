@@ -53,7 +53,7 @@ def save(page: Page, name: str) -> None:
 
 def error(browser: Browser, address: str) -> None:
     """A browser without WebGPU."""
-    page = browser.new_page(viewport=PAGE)
+    page = browser.new_page(viewport=PAGE, service_workers="block")
     page.add_init_script(NO_WEBGPU)
     page.goto(address)
     page.get_by_role("alert").wait_for()
@@ -63,7 +63,7 @@ def error(browser: Browser, address: str) -> None:
 
 def loading(browser: Browser, address: str) -> None:
     """A download that stays where it is."""
-    page = browser.new_page(viewport=PAGE)
+    page = browser.new_page(viewport=PAGE, service_workers="block")
 
     def patch(route: Route) -> None:
         response = route.fetch()
@@ -80,7 +80,7 @@ def loading(browser: Browser, address: str) -> None:
 
 def conversation(browser: Browser, address: str) -> None:
     """Two questions and their answers: the model is loaded once."""
-    page = browser.new_page(viewport=PAGE)
+    page = browser.new_page(viewport=PAGE, service_workers="block")
     chat = ChatPage(page, address)
     chat.open(temperature=0)
     chat.wait_until_ready()

@@ -58,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--allowed-host", action="append", dest="allowed_hosts", help="a further name browsers may use; may be repeated"
     )
+    command.add_argument(
+        "--cors-origin",
+        action="append",
+        dest="cors_origins",
+        help="an origin whose pages may use the engine and the models from here, or *; may be repeated",
+    )
     command.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     return command
 

@@ -13,11 +13,14 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from server.builds import Builds, State
 from server.catalogue import Catalogue, Entry
-from server.errors import ApiError
+from server.errors import unknown_model
 
 
 class ModelInfo(BaseModel):
-    """One model in the list. The fields of the artifact are None until it is built."""
+    """One model in the list. The fields of the artifact are None until it is built.
+
+    source, revision, adapter: what it was made from; license as the source names it; version: of WebGemma.
+    """
 
     name: str
     title: str
@@ -26,6 +29,11 @@ class ModelInfo(BaseModel):
     buildable: bool
     error: str | None = None
     source: str | None = None
+    revision: str | None = None
+    adapter: str | None = None
+    license: str | None = None
+    built_by: str | None = None
+    version: str | None = None
     quantization: str | None = None
     bytes: int | None = None
     context: int | None = None
@@ -63,6 +71,11 @@ def describe(entry: Entry, builds: Builds) -> ModelInfo:
         buildable=entry.model is not None,
         error=builds.failure(entry),
         source=artifact.source.model if artifact else entry.model,
+        revision=artifact.source.revision if artifact else None,
+        adapter=artifact.source.adapter if artifact else None,
+        license=artifact.source.license if artifact else None,
+        built_by=artifact.built_by if artifact else None,
+        version=artifact.versions.webgemma if artifact else None,
         quantization=artifact.quantization if artifact else None,
         bytes=artifact.size if artifact else None,
         context=artifact.context.maximum if artifact else None,
@@ -76,8 +89,7 @@ def api_router(catalogue: Catalogue, builds: Builds) -> APIRouter:
     def find(name: str) -> Entry:
         entry = catalogue.entry(name)
         if entry is None:
-            message, hint = f"There is no model {name!r} here.", "GET /api/models lists the models."
-            raise ApiError(404, "unknown-model", message, hint)
+            raise unknown_model(name)
         return entry
 
     @router.api_route("/healthz", methods=["GET", "HEAD"])

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.middleware import Middleware
-from starlette.responses import Response
-from starlette.templating import Jinja2Templates
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from server.api import api_router
+from server.api import api_router, describe
 from server.artifacts import artifact_router
 from server.builds import Builds
 from server.catalogue import Catalogue
-from server.errors import install_error_handlers
+from server.errors import install_error_handlers, unknown_model
 from server.files import FileServer
-from server.security import HostMiddleware, SameOriginMiddleware, SecurityHeadersMiddleware
+from server.pages import TEMPLATES, chat_page, model_page, models_page
+from server.security import CrossOriginMiddleware, HostMiddleware, SameOriginMiddleware, SecurityHeadersMiddleware
 from server.settings import Settings
 from server.static_files import STATIC, Page, static_router
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
 ALL_INTERFACES = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 
 
@@ -42,11 +40,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         first = catalogue.entry(catalogue.default)
         if settings.build_at_start and first is not None:
             builds.start(first)
+            builds.refresh_stale()
         yield
         await builds.close()
 
     everywhere = settings.host in ALL_INTERFACES
     middleware = [
+        Middleware(CrossOriginMiddleware, origins=settings.cors_origins),
         Middleware(SecurityHeadersMiddleware),
         Middleware(
             HostMiddleware,
@@ -66,27 +66,42 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.builds = builds
     install_error_handlers(app)
-    app.include_router(_page_router(catalogue, page))
+    app.include_router(_page_router(catalogue, builds, page))
     app.include_router(api_router(catalogue, builds))
     app.include_router(artifact_router(catalogue, files))
     app.include_router(static_router(page, files))
     return app
 
 
-def _page_router(catalogue: Catalogue, page: Page) -> APIRouter:
-    """GET /: the chat page."""
+def _page_router(catalogue: Catalogue, builds: Builds, page: Page) -> APIRouter:
+    """GET /: the chat page; GET /models/ and /models/NAME/: plain pages about the models."""
     router = APIRouter()
-    templates = Jinja2Templates(TEMPLATES)
+    fresh = {"Cache-Control": "no-cache"}
 
     @router.api_route("/", methods=["GET", "HEAD"])
-    def index(request: Request) -> Response:
+    def index() -> Response:
         """The page, for the operator's first model."""
-        context = {
-            "model": catalogue.default,
-            "models": [entry.name for entry in catalogue.entries()],
-            "static": page.address(page.version()),
-            "version": version("webgemma"),
-        }
-        return templates.TemplateResponse(request, "index.html", context, headers={"Cache-Control": "no-cache"})
+        names = [entry.name for entry in catalogue.entries()]
+        return HTMLResponse(chat_page(catalogue.default, names, static=page.address(page.version())), headers=fresh)
+
+    @router.api_route("/models", methods=["GET", "HEAD"])
+    @router.api_route("/models/", methods=["GET", "HEAD"])
+    def list_of_models(request: Request) -> Response:
+        """What there is, for people; GET /api/models is the same for programs."""
+        if not request.url.path.endswith("/"):  # the page's links are relative
+            return RedirectResponse("/models/", 308)
+        models = [describe(entry, builds) for entry in catalogue.entries()]
+        return HTMLResponse(models_page(models, static=page.address(page.version())), headers=fresh)
+
+    @router.api_route("/models/{name}", methods=["GET", "HEAD"])
+    @router.api_route("/models/{name}/", methods=["GET", "HEAD"])
+    def one_model(request: Request, name: str) -> Response:
+        """All about one model."""
+        entry = catalogue.entry(name)
+        if entry is None:
+            raise unknown_model(name)
+        if not request.url.path.endswith("/"):
+            return RedirectResponse(f"/models/{entry.name}/", 308)
+        return HTMLResponse(model_page(describe(entry, builds), static=page.address(page.version())), headers=fresh)
 
     return router

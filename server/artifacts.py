@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from build_wasm.store import MANIFEST, NAME
 from server.catalogue import Catalogue
-from server.errors import ApiError
+from server.errors import ApiError, unknown_model
 from server.files import IMMUTABLE, FileServer
 
 # <stem>.<first 16 hex digits of the sha256>.<extension>: the name tells the content, so it never changes.
@@ -58,7 +58,7 @@ def artifact_router(catalogue: Catalogue, files: FileServer) -> APIRouter:
 def _not_found(catalogue: Catalogue, name: str, file: str) -> ApiError:
     entry = catalogue.entry(name)
     if entry is None:
-        return ApiError(404, "unknown-model", f"There is no model {name!r} here.", "GET /api/models lists the models.")
+        return unknown_model(name)
     if entry.artifact is None:
         return ApiError(404, "not-built", f"The model {name!r} is not built yet.", f"POST /api/models/{name}/build")
     return ApiError(

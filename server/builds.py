@@ -1,6 +1,7 @@
 """Builds of models the operator named: one at a time, each in a child process that reports one JSON object a line.
 
-The child is `python -m build_wasm MODEL --name NAME --models-dir DIR --progress json`. What it prints:
+The child is `python -m build_wasm MODEL --name NAME --models-dir DIR --progress json`, with `--refresh` for a model
+that an older version built: it stays as it is when that fails. What the child prints:
 {"event": "progress", "stage": str, "text": str, "fraction": float | null} and, before it fails,
 {"event": "error", "message": str, "hint": str}.
 """
@@ -69,6 +70,7 @@ class Builds:
         self._home = home
         self._channels: dict[str, _Channel] = {}
         self._building: str | None = None
+        self._stale: list[str] = []
         self._task: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -101,10 +103,25 @@ class Builds:
             raise ApiError(409, "busy", f"The model {self._building!r} is being built.", "Wait until it is done.")
         if self._closing:
             raise ApiError(503, "closing", "The server is shutting down.")
-        self._building = entry.name
-        self._publish(entry.name, Event("progress", {"stage": "start", "text": "Starting the build", "fraction": None}))
-        self._task = asyncio.create_task(self._build(entry.name, entry.model))
+        self._begin(entry.name, entry.model)
         return "building"
+
+    def _begin(self, name: str, model: str, refresh: bool = False) -> None:
+        self._building = name
+        text = "Updating the model's programs" if refresh else "Starting the build"
+        self._publish(name, Event("progress", {"stage": "start", "text": text, "fraction": None}))
+        self._task = asyncio.create_task(self._build(name, model, refresh))
+
+    def refresh_stale(self) -> None:
+        """Compile again, one model after the other, what an older version built. Its weights stay as they are."""
+        self._stale = [e.name for e in self._catalogue.entries() if e.artifact is not None and e.artifact.stale]
+        self._refresh_next()
+
+    def _refresh_next(self) -> None:
+        while self._stale and self._building is None and not self._closing:
+            entry = self._catalogue.entry(self._stale.pop(0))
+            if entry is not None and entry.artifact is not None and entry.artifact.stale:
+                self._begin(entry.name, entry.model or entry.name, refresh=True)
 
     async def events(self, name: str, heartbeat: float = 15.0) -> AsyncIterator[Event | None]:
         """The model's current event, then each new one until the server closes; None now and then as a sign of life."""
@@ -152,10 +169,10 @@ class Builds:
             logger.info("%s: %s", name, event.data["text"] or event.data["stage"])
         channel.publish(event)
 
-    async def _build(self, name: str, model: str) -> None:
+    async def _build(self, name: str, model: str, refresh: bool) -> None:
         failure: Event | None = None
         try:
-            failure = await self._run(name, model)
+            failure = await self._run(name, model, refresh)
         except OSError as error:
             failure = _failed(f"The build could not be started: {error}")
         finally:
@@ -165,11 +182,14 @@ class Builds:
         else:
             logger.error("%s: %s", name, failure.data["message"])
         self._publish(name, failure or Event("done"))
+        self._refresh_next()
 
-    async def _run(self, name: str, model: str) -> Event | None:
+    async def _run(self, name: str, model: str, refresh: bool) -> Event | None:
         """Run the child to its end; None when it made the artifact, else the event that says why not."""
         folder = self._catalogue.folder
-        arguments = (model, "--name", name, "--models-dir", str(folder), "--progress", "json")
+        arguments = [model, "--name", name, "--models-dir", str(folder), "--progress", "json"]
+        if refresh:
+            arguments.append("--refresh")
         child = await asyncio.create_subprocess_exec(
             *self._command,
             *arguments,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from build_wasm.fingerprint import compiler_fingerprint
 from build_wasm.manifest import SCHEMA_VERSION
 from build_wasm.store import MANIFEST, NAME, artifact_name
 
@@ -17,11 +18,18 @@ logger = logging.getLogger("webgemma.server")
 class _Source(BaseModel):
     model: str
     revision: str | None = None
+    adapter: str | None = None
+    license: str | None = None
 
 
 class _File(BaseModel):
     path: str
     bytes: int
+
+
+class _Versions(BaseModel):
+    webgemma: str = ""
+    compiler: str = ""
 
 
 class _Context(BaseModel):
@@ -38,8 +46,15 @@ class Artifact(BaseModel):
     demo: bool
     quantization: str
     source: _Source
+    built_by: str | None = None
+    versions: _Versions = _Versions()
     context: _Context
     files: list[_File]
+
+    @property
+    def stale(self) -> bool:
+        """Whether another version of the compiler or of its kernels made the wasm files."""
+        return self.versions.compiler != compiler_fingerprint()
 
     @property
     def size(self) -> int:

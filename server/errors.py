@@ -26,6 +26,11 @@ class ApiError(Exception):
         self.hint = hint
 
 
+def unknown_model(name: str) -> ApiError:
+    """There is no such model, built or named."""
+    return ApiError(404, "unknown-model", f"There is no model {name!r} here.", "GET /api/models lists the models.")
+
+
 def error_response(
     status: int, code: str, message: str, hint: str = "", headers: dict[str, str] | None = None
 ) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""Security as three small ASGI middlewares: response headers, the Host header, and cross-site writes."""
+"""Security as small ASGI middlewares: response headers, other origins, the Host header, cross-site writes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -59,6 +60,53 @@ class SecurityHeadersMiddleware:
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
+
+
+class CrossOriginMiddleware:
+    """Lets pages of other origins read the engine's modules and the models' files.
+
+    Below /static/engine/, /static/vendor/ and /models/ only.
+
+    Everything else keeps to this origin. origins: as browsers send them, or "*".
+    """
+
+    def __init__(self, app: ASGIApp, origins: Iterable[str]) -> None:
+        self.app = app
+        self.origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry."""
+        shared = scope["type"] == "http" and scope["method"] in SAFE_METHODS and self.shares(scope["path"])
+        if not (shared and self.origins):
+            await self.app(scope, receive, send)
+            return
+        origin = Headers(scope=scope).get("origin")
+        allowed = "*" if "*" in self.origins else origin if origin in self.origins else None
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.add_vary_header("Origin")
+                if allowed is not None:
+                    headers["Access-Control-Allow-Origin"] = allowed
+                    headers["Access-Control-Expose-Headers"] = "Content-Range, ETag"
+                    headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+            await send(message)
+
+        if scope["method"] == "OPTIONS":
+            # The loader's Range and If-Range headers are asked for first.
+            headers = {
+                "Access-Control-Allow-Headers": "Range, If-Range, If-None-Match",
+                "Access-Control-Max-Age": "600",
+            }
+            await Response(status_code=204, headers=headers)(scope, receive, send_with_headers)
+            return
+        await self.app(scope, receive, send_with_headers)
+
+    @staticmethod
+    def shares(path: str) -> bool:
+        """Whether pages of other origins may read what is at `path`."""
+        return path.startswith(("/static/engine/", "/static/vendor/", "/models/"))
 
 
 class HostMiddleware:

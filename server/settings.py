@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -43,20 +44,35 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="further host names under which browsers may reach this server, separated by commas"
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="origins whose pages may use the engine and the models from here, separated by commas; * for all",
+    )
     build_command: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(sys.executable, "-m", "build_wasm"),
         min_length=1,
         description="command that builds a model, for example with nice or on another machine",
     )
-    build_at_start: bool = Field(default=True, description="build the first model when the server starts without it")
+    build_at_start: bool = Field(
+        default=True,
+        description="at the start, build the first model if it is missing, and compile again what is older",
+    )
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
     )
 
-    @field_validator("models", "allowed_hosts", mode="before")
+    @field_validator("models", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return _list_of(value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin):
+                raise ValueError(f"{origin!r} is not an origin such as https://example.org, or *")
+        return origins
 
     @field_validator("models")
     @classmethod

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import stat
+import time
 from os import stat_result
 from pathlib import Path, PurePosixPath
 
@@ -16,11 +18,24 @@ from starlette.responses import Response
 from server.errors import ApiError
 from server.files import IMMUTABLE, MEDIA_TYPES, FileServer
 
-STATIC = Path(__file__).resolve().parent.parent / "static"
 SERVICE_WORKER = "service_worker.js"
+
+
+def _find_static() -> Path:
+    """The page's folder: beside this package in a checkout, a package of data where a wheel was installed."""
+    checkout = Path(__file__).resolve().parent.parent / "static"
+    if (checkout / "engine").is_dir():
+        return checkout
+    spec = importlib.util.find_spec("webgemma_page")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError("The page's files (package webgemma_page) are not installed.")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+STATIC = _find_static()
 # Tools and their settings live beside the page's modules, but are not part of the page.
-PRIVATE_FOLDERS = frozenset({"node_modules", "scripts"})
-PRIVATE_FILES = frozenset({"package.json", "package-lock.json", "tsconfig.json"})
+PRIVATE_FOLDERS = frozenset({"node_modules", "scripts", "types"})
+PRIVATE_FILES = frozenset({"package.json", "package-lock.json", "tsconfig.json", "tsconfig.declarations.json"})
 
 
 def is_public(relative: PurePosixPath) -> bool:
@@ -61,13 +76,20 @@ def public_files(root: Path) -> list[tuple[str, Path]]:
 class Page:
     """Which files the page has, and the version that changes when any of them does."""
 
-    def __init__(self, root: Path, templates: Path) -> None:
+    def __init__(self, root: Path, templates: Path, recheck_seconds: float = 0.2) -> None:
         self.root = root
         self._templates = templates
+        self._recheck_seconds = recheck_seconds
+        self._checked = float("-inf")
         self._known: tuple[tuple[object, ...], str] | None = None
 
     def version(self) -> str:
-        """12 hex digits. The files are read again only when one has another time or size."""
+        """12 hex digits. The files are read again only when one has another time or size.
+
+        A page asks for its files all at once: what was looked at a moment ago is not looked at again for each.
+        """
+        if self._known is not None and time.monotonic() - self._checked < self._recheck_seconds:
+            return self._known[1]
         files = [*public_files(self.root), *public_files(self._templates)]
         state = tuple((name, status.st_mtime_ns, status.st_size) for name, path in files for status in (path.stat(),))
         if self._known is None or self._known[0] != state:
@@ -76,6 +98,7 @@ class Page:
                 digest.update(f"{name}\0".encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
             self._known = (state, digest.hexdigest()[:12])
+        self._checked = time.monotonic()
         return self._known[1]
 
     def address(self, version: str) -> str:

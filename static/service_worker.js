@@ -1,8 +1,8 @@
-// Serves the page when its server is gone. The server puts `self.PAGE = { version, files }` before this script, so that every change of
-// the page is a new service worker.
+// Serves the page when its server is gone. The server puts `self.PAGE = { version, files }` before this script, so that every
+// change of the page is a new service worker.
 //
-// A page's modules and styles have its version in their addresses, and the server gives out no other version under them: what
-// comes from a cache is never mixed with what comes from the network. Models are none of its business: the engine keeps them.
+// A page's modules and styles have its version in their addresses, and the server gives out no other version under them:
+// what comes from a cache is never mixed with what comes from the network. Models are the engine's, which keeps them itself.
 
 /** @type {{ version: string, files: string[] }} */
 const PAGE = /** @type {any} */ (self).PAGE;
@@ -33,7 +33,8 @@ async function install() {
   const response = await fetch("/", { cache: "no-cache" });
   const html = await response.clone().text();
   // The page may have changed since this script was made: its own service worker comes with the next visit.
-  if (!response.ok || !html.includes(`/v/${PAGE.version}/static/`)) throw new Error("the page is another version than its service worker");
+  if (!response.ok || !html.includes(`/v/${PAGE.version}/static/`))
+    throw new Error("the page is another version than its service worker");
   const cache = await caches.open(CACHE);
   await cache.addAll(PAGE.files);
   await cache.put("/", response);

@@ -22,9 +22,10 @@ class _Handler(SimpleHTTPRequestHandler):
         super().__init__(*args, directory=str(ROOT), **kwargs)
 
     def translate_path(self, path: str) -> str:
+        bare = path.split("?", 1)[0]
         for prefix, folder in self.folders.items():
-            if path.startswith(prefix):
-                return str(folder / path.removeprefix(prefix))
+            if bare.startswith(prefix):
+                return str(folder / bare.removeprefix(prefix))
         return super().translate_path(path)
 
     def do_GET(self) -> None:

@@ -17,6 +17,16 @@ Format = Literal["q4", "bf16", "f32"]
 PER_CHUNK = {"q4": 32, "bf16": 8, "f32": 4}
 
 
+def weight_dtype(format_: Format) -> str:
+    """Element type of a matrix as an array of chunks."""
+    return "float32x4" if format_ == "f32" else "uint32x4"
+
+
+def scales_dtype(format_: Format) -> str:
+    """Element type of what is bound for the scales."""
+    return "uint32" if format_ == "q4" else weight_dtype(format_)
+
+
 @dataclass(frozen=True)
 class Matrix:
     """W[rows, columns] in a format. In kernels it is a vec4 array [rows, chunks]; q4 has its scales beside it."""
@@ -33,7 +43,7 @@ class Matrix:
     @property
     def dtype(self) -> str:
         """Element type of the vec4 array."""
-        return "float32x4" if self.format == "f32" else "uint32x4"
+        return weight_dtype(self.format)
 
     @property
     def scales_shape(self) -> tuple[int, ...]:
@@ -43,7 +53,7 @@ class Matrix:
     @property
     def scales_dtype(self) -> str:
         """Element type of what stands for the scales."""
-        return "uint32" if self.format == "q4" else self.dtype
+        return scales_dtype(self.format)
 
     @property
     def x_vectors(self) -> int:

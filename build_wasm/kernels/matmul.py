@@ -7,7 +7,20 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from build_wasm.kernels.formats import Matrix, bf16_values, codes_from, f16_at, gelu_tanh, lane, splat, zero4
+from build_wasm.kernels.formats import (
+    PER_CHUNK,
+    Format,
+    Matrix,
+    bf16_values,
+    codes_from,
+    f16_at,
+    gelu_tanh,
+    lane,
+    scales_dtype,
+    splat,
+    weight_dtype,
+    zero4,
+)
 
 THREADS = 256
 COLUMNS = 64  # rows of W, columns of Y, per workgroup
@@ -35,41 +48,48 @@ def tiling(matrix: Matrix, m: int) -> Tiling:
     return Tiling(rows, vectors, enough[0] if enough else splits[-1])
 
 
-def matmul(matrix: Matrix, tile: Tiling, *, geglu: bool = False) -> Any:
-    """out[s, m, n] = sum over part s of k of x[m, k] W[n, k].
+def shape_numbers(matrix: Matrix, tile: Tiling) -> tuple[int, int, int, int, int]:
+    """groups, N, chunks, splits and steps per part, as matmul's kernels take them; the tile is compiled in."""
+    steps = matrix.columns // (4 * tile.vectors) // tile.splits
+    return -(-matrix.rows // COLUMNS), matrix.rows, matrix.chunks, tile.splits, steps
+
+
+def matmul(format_: Format, tile: Tiling, *, geglu: bool = False) -> Any:
+    """out[s, m, n] = sum over part s of k of x[m, k] W[n, k], for matrices of any shape.
 
     geglu (one part only): columns 2j and 2j + 1 are gate and up, out[0, m, j] = gelu(gate) * up. m is a multiple of
-    tile.rows. x float32 [m, K]; weight, scales as in Matrix; out float32 [splits * m, N] (geglu: [m, N / 2]).
+    tile.rows. Parameters: x float32 [m, K], flat; weight, scales as in Matrix, flat; `tiles`, m / tile.rows times the
+    parts; shape_numbers; out float32 [splits * m, N], flat (geglu: [m, N / 2]).
 
     A thread has tile.rows / 16 rows by 4 neighbouring columns of Y in registers. The tiles hold vec4s along K, those of
     neighbouring threads side by side; the next step's are on their way from memory while this step's are multiplied.
     """
-    N, K, chunks = matrix.rows, matrix.columns, matrix.chunks
-    quantized, halves = matrix.format == "q4", matrix.format == "bf16"
-    rows, V, splits = tile.rows, tile.vectors, tile.splits
+    quantized, halves = format_ == "q4", format_ == "bf16"
+    rows, V = tile.rows, tile.vectors
     mine = rows // 16
-    last = N - 1
-    width = N // 2 if geglu else N
     x_loads = -(-rows * V // THREADS)
     w_loads = V * COLUMNS // THREADS
-    steps = K // (4 * V) // splits
-    groups = -(-N // COLUMNS)
+    per_chunk = PER_CHUNK[format_] // 4  # vec4s of K in a chunk
 
     @T.inline
-    def fetch(X: Any, W: Any, S: Any, xr: Any, wr: Any, scale: Any, n: Any, first: Any, step: Any, tx: Any) -> None:
+    def fetch(
+        X: Any, W: Any, S: Any, xr: Any, wr: Any, scale: Any, n: Any, first: Any, chunks: Any, step: Any, tx: Any
+    ) -> None:
         """Step `step` of K, from memory into registers."""
         for i in T.unroll(x_loads):
             if i * THREADS + tx < rows * V:
-                xr[i] = X[first + (i * THREADS + tx) % rows, step * V + (i * THREADS + tx) // rows]
+                xr[i] = X[
+                    (first + (i * THREADS + tx) % rows) * (chunks * per_chunk) + step * V + (i * THREADS + tx) // rows
+                ]
         if quantized:
-            wr[0] = W[n[0], step * V // 8]
+            wr[0] = W[n[0] * chunks + step * V // 8]
             scale[0] = f16_at(S, n[0] * chunks + step * V // 8)
         else:
             if halves:
-                wr[0] = W[n[0], step * (V // 2) + tx // COLUMNS * w_loads // 2]
+                wr[0] = W[n[0] * chunks + step * (V // 2) + tx // COLUMNS * w_loads // 2]
             else:
                 for i in T.unroll(w_loads):
-                    wr[i] = W[n[0], step * V + tx // COLUMNS * w_loads + i]
+                    wr[i] = W[n[0] * chunks + step * V + tx // COLUMNS * w_loads + i]
 
     @T.inline
     def unpack(wr: Any, scale: Any, w_tile: Any, step: Any, tx: Any) -> None:
@@ -94,16 +114,18 @@ def matmul(matrix: Matrix, tile: Tiling, *, geglu: bool = False) -> Any:
                     w_tile[(tx // COLUMNS * w_loads + i) * COLUMNS + tx % COLUMNS] = wr[i]
 
     @T.prim_func(s_tir=True)
-    def matmul_kernel(x: T.handle, weight: T.handle, scales: T.handle, out: T.handle) -> None:
+    def matmul_kernel(
+        x: T.handle, weight: T.handle, scales: T.handle,
+        tiles: T.int64, groups: T.int64, N: T.int64, chunks: T.int64, splits: T.int64, steps: T.int64, out: T.handle,
+    ) -> None:  # fmt: skip
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        m = T.int64()
-        parts = T.int64()
-        X = T.match_buffer(x, (m, K // 4), "float32x4")
-        W = T.match_buffer(weight, (N, chunks), matrix.dtype)
-        S = T.match_buffer(scales, matrix.scales_shape, matrix.scales_dtype)
-        OUT = T.match_buffer(out, (parts, width), "float32")
-        for by in T.thread_binding(parts // rows, thread="blockIdx.y"):
-            for bx in T.thread_binding(groups, thread="blockIdx.x"):
+        x_size, w_size, s_size, out_size = T.int64(), T.int64(), T.int64(), T.int64()
+        X = T.match_buffer(x, (x_size,), "float32x4")
+        W = T.match_buffer(weight, (w_size,), weight_dtype(format_))
+        S = T.match_buffer(scales, (s_size,), scales_dtype(format_))
+        OUT = T.match_buffer(out, (out_size,), "float32")
+        for tile_y in T.thread_binding(tiles, thread="blockIdx.y"):
+            for tile_x in T.thread_binding(groups, thread="blockIdx.x"):
                 for tx in T.thread_binding(THREADS, thread="threadIdx.x"):
                     with T.sblock("kernel"):
                         T.reads()
@@ -114,25 +136,27 @@ def matmul(matrix: Matrix, tile: Tiling, *, geglu: bool = False) -> Any:
                         xv = T.alloc_buffer((mine,), "float32x4", scope="local")
                         wv = T.alloc_buffer((4,), "float32x4", scope="local")
                         xr = T.alloc_buffer((x_loads,), "float32x4", scope="local")
-                        wr = T.alloc_buffer((2,), matrix.dtype, scope="local")
+                        wr = T.alloc_buffer((2,), weight_dtype(format_), scope="local")
                         scale = T.alloc_buffer((1,), "float32", scope="local")
                         n = T.alloc_buffer((1,), "int32", scope="local")
+                        bx, by = T.Cast("int32", tile_x), T.Cast("int32", tile_y)
+                        n32, chunks32 = T.Cast("int32", N), T.Cast("int32", chunks)
+                        splits32, steps32 = T.Cast("int32", splits), T.Cast("int32", steps)
+                        part, first = by % splits32, by // splits32 * rows
                         # Column c of the tile holds row c % 16 * 4 + c / 16 of W: a thread's columns are neighbours in
                         # Y, and neighbouring threads read neighbouring vec4s.
-                        n[0] = T.min(bx * COLUMNS + tx % 16 * 4 + tx % COLUMNS // 16, last)
+                        n[0] = T.min(bx * COLUMNS + tx % 16 * 4 + tx % COLUMNS // 16, n32 - 1)
                         for i in T.unroll(mine * 4):
                             acc[i] = T.float32(0)
-                        fetch(X, W, S, xr, wr, scale, n, by // splits * rows, by % splits * steps, tx)
-                        for step in T.serial(steps):
+                        fetch(X, W, S, xr, wr, scale, n, first, chunks32, part * steps32, tx)
+                        for step in T.serial(steps32):
                             for i in T.unroll(x_loads):
                                 if i * THREADS + tx < rows * V:
                                     x_tile[i * THREADS + tx] = xr[i]
-                            unpack(wr, scale, w_tile, by % splits * steps + step, tx)
+                            unpack(wr, scale, w_tile, part * steps32 + step, tx)
                             T.tvm_storage_sync("shared")
-                            if step + 1 < steps:
-                                fetch(
-                                    X, W, S, xr, wr, scale, n, by // splits * rows, by % splits * steps + step + 1, tx
-                                )
+                            if step + 1 < steps32:
+                                fetch(X, W, S, xr, wr, scale, n, first, chunks32, part * steps32 + step + 1, tx)
                             for v in T.serial(V):
                                 for i in T.unroll(mine):
                                     xv[i] = x_tile[v * rows + i * 16 + tx // 16]
@@ -143,55 +167,60 @@ def matmul(matrix: Matrix, tile: Tiling, *, geglu: bool = False) -> Any:
                                         for e in T.unroll(4):
                                             acc[i * 4 + j] = acc[i * 4 + j] + lane(xv[i], e) * lane(wv[j], e)
                             T.tvm_storage_sync("shared")
+                        # Rows of Y before this tile's in its part, and of the parts before.
+                        n[0] = part * (T.Cast("int32", tiles) // splits32 * rows) + first + tx // 16
                         for i in T.unroll(mine):
                             if geglu:
                                 for j in T.unroll(2):
-                                    if bx * COLUMNS + tx % 16 * 4 + 2 * j < N:
-                                        OUT[by * rows + i * 16 + tx // 16, bx * (COLUMNS // 2) + tx % 16 * 2 + j] = (
+                                    if bx * COLUMNS + tx % 16 * 4 + 2 * j < n32:
+                                        OUT[(n[0] + i * 16) * (n32 // 2) + bx * (COLUMNS // 2) + tx % 16 * 2 + j] = (
                                             gelu_tanh(acc[i * 4 + 2 * j]) * acc[i * 4 + 2 * j + 1]
                                         )
                             else:
                                 for j in T.unroll(4):
-                                    if bx * COLUMNS + tx % 16 * 4 + j < N:
-                                        OUT[
-                                            (by % splits * (parts // splits)) + by // splits * rows + i * 16 + tx // 16,
-                                            bx * COLUMNS + tx % 16 * 4 + j,
-                                        ] = acc[i * 4 + j]
+                                    if bx * COLUMNS + tx % 16 * 4 + j < n32:
+                                        OUT[(n[0] + i * 16) * n32 + bx * COLUMNS + tx % 16 * 4 + j] = acc[i * 4 + j]
 
     return matmul_kernel
 
 
-def sum_parts(N: int, splits: int, *, geglu: bool = False) -> Any:
-    """The sum of matmul's parts: parts float32 [splits * m, N] -> out float32 [m, N] (geglu: [m, N / 2])."""
-    vectors = N // 4
+def sum_parts(*, geglu: bool = False) -> Any:
+    """The sum of matmul's parts: parts float32 [splits * m, N] -> out float32 [m, N] (geglu: [m, N / 2]), all flat.
+
+    Parameters: parts; groups, ceil(N / 256); m; vectors, N / 4; splits; out."""
     threads = 64
-    width = N // 2 if geglu else N
 
     @T.prim_func(s_tir=True)
-    def sum_parts_kernel(parts: T.handle, out: T.handle) -> None:
+    def sum_parts_kernel(
+        parts: T.handle, groups: T.int64, m: T.int64, vectors: T.int64, splits: T.int64, out: T.handle
+    ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        m = T.int64()
-        total = T.int64()
-        PARTS = T.match_buffer(parts, (total, vectors), "float32x4")
-        OUT = T.match_buffer(out, (m, width), "float32")
-        for by in T.thread_binding(m, thread="blockIdx.y"):
-            for bx in T.thread_binding(-(-vectors // threads), thread="blockIdx.x"):
+        size, out_size = T.int64(), T.int64()
+        PARTS = T.match_buffer(parts, (size,), "float32x4")
+        OUT = T.match_buffer(out, (out_size,), "float32")
+        for row in T.thread_binding(m, thread="blockIdx.y"):
+            for group in T.thread_binding(groups, thread="blockIdx.x"):
                 for tx in T.thread_binding(threads, thread="threadIdx.x"):
                     with T.sblock("kernel"):
                         T.reads()
                         T.writes()
                         acc = T.alloc_buffer((1,), "float32x4", scope="local")
-                        if bx * threads + tx < vectors:
+                        vector, vectors32 = T.Cast("int32", group) * threads + tx, T.Cast("int32", vectors)
+                        place = T.Cast("int32", row) * vectors32 + vector
+                        if vector < vectors32:
                             acc[0] = zero4()
-                            for s in T.serial(splits):
-                                acc[0] = acc[0] + PARTS[s * m + by, bx * threads + tx]
+                            for s in T.serial(T.Cast("int32", splits)):
+                                acc[0] = acc[0] + PARTS[s * T.Cast("int32", m) * vectors32 + place]
                             if geglu:
                                 for j in T.unroll(2):
-                                    OUT[by, (bx * threads + tx) * 2 + j] = gelu_tanh(lane(acc[0], 2 * j)) * lane(
-                                        acc[0], 2 * j + 1
-                                    )
+                                    OUT[place * 2 + j] = gelu_tanh(lane(acc[0], 2 * j)) * lane(acc[0], 2 * j + 1)
                             else:
                                 for j in T.unroll(4):
-                                    OUT[by, (bx * threads + tx) * 4 + j] = lane(acc[0], j)
+                                    OUT[place * 4 + j] = lane(acc[0], j)
 
     return sum_parts_kernel
+
+
+def sum_numbers(matrix: Matrix, m: int, splits: int) -> tuple[int, int, int, int]:
+    """groups, m, vectors and splits, as sum_parts takes them."""
+    return -(-matrix.rows // 256), m, matrix.rows // 4, splits

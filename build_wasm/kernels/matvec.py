@@ -26,7 +26,7 @@ from build_wasm.kernels.formats import (
     zero4,
 )
 from build_wasm.kernels.norms import SEGMENT, residual_norm
-from build_wasm.kernels.ple import gated_embedding, table_dtype, table_row_words
+from build_wasm.kernels.ple import TableFormat, gated_embedding, table_dtype, table_row_words
 
 THREADS = 128
 MOST_ROWS = 8  # of a team
@@ -308,7 +308,7 @@ def matvec(
     return matvec_kernel
 
 
-def ple_matvec(matrix: Matrix, tile: Tiling, layers: int, vocabulary: int, table: Format, eps: float) -> Any:
+def ple_matvec(matrix: Matrix, tile: Tiling, layers: int, vocabulary: int, table: TableFormat, eps: float) -> Any:
     """out = W g with ple.gated_embedding's g (K = P): gate float32 [1, P], ctx [1, layers * P], norm [1, P], the
     layer's table slice, ids int32 [n] with the token at `at`; weight, scales as in Matrix, flat -> out float32 [N]."""
     N, P, chunks = matrix.rows, matrix.columns, matrix.chunks

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from tvm.script import tirx as T
 
-from build_wasm.kernels.formats import Format, gelu_tanh, lane
+from build_wasm.kernels.formats import gelu_tanh, lane
 from build_wasm.kernels.norms import SEGMENT, reduce_sum
 
-
-def table_row_words(P: int, format_: Format) -> int:
-    """4-byte words per row of a layer's table slice: q4 codes then scales, or float32."""
-    return P // 8 + -(-P // 64) if format_ == "q4" else P
+# q3: as q4, but a group of 32 has three words, one for each bit of its codes; see quantize3.py
+TableFormat = Literal["q4", "q3", "f32"]
 
 
-def table_dtype(format_: Format) -> str:
+def table_row_words(P: int, format_: TableFormat) -> int:
+    """4-byte words per row of a layer's table slice: codes then scales, or float32."""
+    return {"q4": P // 8 + -(-P // 64), "q3": P // 32 * 3 + -(-P // 64), "f32": P}[format_]
+
+
+def table_dtype(format_: TableFormat) -> str:
     """Element type of a layer's table slice."""
-    return "uint32" if format_ == "q4" else "float32"
+    return "float32" if format_ == "f32" else "uint32"
 
 
-def table_value(table: Any, token: Any, p: Any, P: int, format_: Format) -> Any:
+def planes_value(table: Any, token: Any, p: Any, P: int) -> Any:
+    """table_value of format q3."""
+    bit, first = T.Cast("uint32", p % 32), p // 32 * 3
+    bits = [T.bitwise_and(T.shift_right(table[token, first + b], bit), T.uint32(1)) for b in range(3)]
+    code = bits[0] + bits[1] * T.uint32(2) + bits[2] * T.uint32(4)
+    group = p // 32
+    pair = T.shift_right(table[token, P // 32 * 3 + group // 2], T.Cast("uint32", group % 2 * 16))
+    scale = lane(T.call_pure_extern("float32x2", "unpack2x16float", pair), 0)
+    return (T.Cast("float32", code) - T.float32(4)) * scale
+
+
+def table_value(table: Any, token: Any, p: Any, P: int, format_: TableFormat) -> Any:
     """Element p of a token's row, as float32, not yet times sqrt(P)."""
-    if format_ != "q4":
+    if format_ == "f32":
         return table[token, p]
+    if format_ == "q3":
+        return planes_value(table, token, p, P)
     word = table[token, p // 32 * 4 + p % 4]
     code = T.bitwise_and(T.shift_right(word, T.Cast("uint32", p % 32 // 4 * 4)), T.uint32(15))
     group = p // 32
@@ -32,7 +48,7 @@ def table_value(table: Any, token: Any, p: Any, P: int, format_: Format) -> Any:
     return (T.Cast("float32", code) - T.float32(8)) * scale
 
 
-def gated_embedding(P: int, threads: int, format_: Format, eps: float) -> Any:
+def gated_embedding(P: int, threads: int, format_: TableFormat, eps: float) -> Any:
     """Inline function: for every p of one row,
 
         g[p] = gelu(gate[p]) * (rms(ctx)[p] * norm[p] + table[token, p] * sqrt(P)) * 2^-0.5
@@ -68,7 +84,7 @@ def gated_embedding(P: int, threads: int, format_: Format, eps: float) -> Any:
     return apply
 
 
-def gate_embeddings(P: int, layers: int, vocabulary: int, format_: Format, eps: float) -> Any:
+def gate_embeddings(P: int, layers: int, vocabulary: int, format_: TableFormat, eps: float) -> Any:
     """gated_embedding for m rows (prefill): gate float32 [m, P], ctx [m, layers * P], norm [1, P], table slice
     [vocabulary, words], ids int32 [n >= m] -> out float32 [m, P]."""
     threads = 64

@@ -5,7 +5,7 @@ Both chains end by advancing the decode state, so that the next step can run wit
     state[3] = id; ids[state[2] % 64] = id; state[2] += 1; state[0] += 1
 
 Sampling keeps the 128 best candidates of the vocabulary (a tree of partial sorts) and the exact softmax normaliser of
-the whole vocabulary. A top_k above 128 therefore acts as 128, and top_k = 0 ("all") draws from the best 128.
+the whole vocabulary. It is for a top_k of 1 to 128; any other one is nucleus.py's.
 
 A NaN logit counts as the lowest possible one, and logits are clamped to +-1e30, so the chosen id is always in range.
 """
@@ -65,16 +65,31 @@ def blocks(n: int) -> int:
 
 def greedy_plan(vocab: int) -> tuple[Step, ...]:
     """Kernels that choose the likeliest token, in order. From outside: "logits", "state", "ids"."""
-    n = blocks(vocab)
-    partial = (Array("argmax_values", (n,), "float32"), Array("argmax_indices", (n,), "int32"))
+    partial = greedy_outputs(vocab)
     return (
         Step(argmax_blocks(vocab), ("logits",), outputs=partial),
-        Step(argmax_pick(n), ("argmax_values", "argmax_indices"), updates=("state", "ids")),
+        Step(argmax_pick(blocks(vocab)), tuple(array.name for array in partial), updates=("state", "ids")),
     )
+
+
+def greedy_outputs(vocab: int) -> tuple[Array, Array]:
+    """What argmax_blocks writes."""
+    n = blocks(vocab)
+    return Array("argmax_values", (n,), "float32"), Array("argmax_indices", (n,), "int32")
 
 
 def sampled_plan(vocab: int) -> tuple[Step, ...]:
     """Kernels that draw a token, in order. From outside: "logits", "params", "random", "state", "ids"."""
+    steps, names = candidate_steps(vocab, "params")
+    pick = Step(sample_pick(vocab), (*names, "block_max", "block_sum", "params", "random"), updates=("state", "ids"))
+    return (*steps, pick)
+
+
+def candidate_steps(vocab: int, params: str) -> tuple[list[Step], tuple[str, ...]]:
+    """Kernels that find the best 128, and the names of the last one's values and ids.
+
+    Beside them "block_max" and "block_sum" for the normaliser at the temperature in buffer `params`.
+    """
     sums = (Array("block_max", (blocks(vocab),), "float32"), Array("block_sum", (blocks(vocab),), "float32"))
     steps: list[Step] = []
     names: tuple[str, ...] = ("logits",)
@@ -84,13 +99,10 @@ def sampled_plan(vocab: int) -> tuple[Step, ...]:
             Array(f"candidate_values_{len(steps)}", (blocks(n) * CANDIDATES,), "float32"),
             Array(f"candidate_ids_{len(steps)}", (blocks(n) * CANDIDATES,), "int32"),
         )
-        inputs = (*names, "params") if first else names
+        inputs = (*names, params) if first else names
         steps.append(Step(top_candidates(n, first), inputs, outputs=out + sums if first else out))
         names, n, first = (out[0].name, out[1].name), blocks(n) * CANDIDATES, False
-    steps.append(
-        Step(sample_pick(vocab), (*names, "block_max", "block_sum", "params", "random"), updates=("state", "ids"))
-    )
-    return tuple(steps)
+    return steps, names
 
 
 def finite(x: Any) -> Any:

@@ -23,13 +23,15 @@ HERE = Path(__file__).parent
 SOURCE = HERE / "src" / "runtime" / "wasm" / "wasm_runtime.cc"
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "ziglang")
 COMPILE_FLAGS = (
-    *("-target", "wasm32-wasi", "-std=c++17", "-O2", "-g0"),
+    # For size: the page downloads it, and runs it once for each function, to record what that dispatches.
+    *("-target", "wasm32-wasi", "-std=c++17", "-Oz", "-g0"),
+    *("-mllvm", "-inline-threshold=0", "-mllvm", "-inlinehint-threshold=0"),
     # A throw becomes a call of __cxa_throw (ours, in page.cc); nothing is ever caught.
     *("-fignore-exceptions", "-fexceptions"),
     *("-DTVM_FFI_CMAKE_LITTLE_ENDIAN=1", "-D_WASI_EMULATED_SIGNAL", "-D_WASI_EMULATED_PROCESS_CLOCKS"),
 )
 LINK_FLAGS = (
-    *("-target", "wasm32-wasi", "-mexec-model=reactor", "-O2", "-s"),
+    *("-target", "wasm32-wasi", "-mexec-model=reactor", "-Oz", "-s"),
     *("-Wl,--export-dynamic", "-Wl,--import-symbols"),
     *("-lwasi-emulated-signal", "-lwasi-emulated-process-clocks"),
 )
@@ -67,7 +69,8 @@ def _content_hash() -> str:
     for path in sorted(p for p in HERE.rglob("*") if p.suffix in (".cc", ".h")):
         digest.update(f"{path.relative_to(HERE).as_posix()}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-    for text in (*(f"{name}=={metadata.version(name)}" for name in PACKAGES), *COMPILE_FLAGS):
+    names = (f"-ffile-prefix-map={name}" for name in _named_folders())
+    for text in (*(f"{name}=={metadata.version(name)}" for name in PACKAGES), *COMPILE_FLAGS, *names):
         digest.update(f"{text}\0".encode())
     return digest.hexdigest()
 
@@ -85,7 +88,18 @@ def _include_flags() -> list[str]:
         ffi / "include",
         ffi / "3rdparty" / "dlpack" / "include",
     ]
-    return ["-include", str(SOURCE.parent / "single_thread.h"), *(f"-I{folder}" for folder in folders)]
+    return [
+        *("-include", str(SOURCE.parent / "single_thread.h")),
+        *(f"-I{folder}" for folder in folders),
+        *(f"-ffile-prefix-map={folder}={name}" for name, folder in _named_folders().items()),
+    ]
+
+
+def _named_folders() -> dict[str, Path]:
+    """What stands for a folder where the compiler writes paths into the module (assertions, names of lambdas): the
+    bytes must not depend on where packages are installed."""
+    found = {name: _package_folder(name) for name in ("tvm", "tvm_ffi", "ziglang")}
+    return {"webgemma": HERE, **found}
 
 
 def _package_folder(name: str) -> Path:

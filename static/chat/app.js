@@ -73,7 +73,7 @@ models.addEventListener("change", () => {
 });
 
 // Other hosts than our server may have none.
-navigator.serviceWorker?.register("/service_worker.js").catch(() => {});
+navigator.serviceWorker?.register("service_worker.js").catch(() => {});
 addEventListener("pagehide", ({ persisted }) => {
   void kept.flush();
   if (!persisted) session.close(); // A page in the back/forward cache may come back.

@@ -34,7 +34,7 @@ async function request(path, options) {
  *   model may be in the browser's storage
  */
 export async function modelState(name) {
-  const response = await request("/api/models").catch(() => null);
+  const response = await request("api/models").catch(() => null);
   if (!response?.ok) return "ready";
   /** @type {{ models: { name: string, state: ModelState | "failed", error: string | null }[] }} */
   const { models } = await response.json();
@@ -46,7 +46,7 @@ export async function modelState(name) {
 
 /** @param {string} name */
 export async function startBuild(name) {
-  const response = await request(`/api/models/${encodeURIComponent(name)}/build`, { method: "POST" });
+  const response = await request(`api/models/${encodeURIComponent(name)}/build`, { method: "POST" });
   if (response.ok) return;
   const { error } = await response.json().catch(() => ({ error: null }));
   throw new ApiError("build", error?.message ?? `The server answered with status ${response.status}.`, error?.hint);
@@ -60,7 +60,7 @@ export async function startBuild(name) {
  * @returns {Promise<void>}
  */
 export function followBuild(name, onProgress) {
-  const events = new EventSource(`/api/models/${encodeURIComponent(name)}/events`);
+  const events = new EventSource(`api/models/${encodeURIComponent(name)}/events`);
   /** @type {Promise<void>} */
   const done = new Promise((resolve, reject) => {
     events.addEventListener("progress", (event) => onProgress(JSON.parse(event.data)));

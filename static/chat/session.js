@@ -85,7 +85,7 @@ export class Session {
     await this.#disposeEngine(); // Never two of them: each takes the GPU's memory.
     const { model } = this.#store.state;
     this.#loading = new AbortController();
-    const engine = await loadEngine(`/models/${encodeURIComponent(model)}/`, {
+    const engine = await loadEngine(`models/${encodeURIComponent(model)}/`, {
       onProgress: (progress) => this.#store.update({ progress }),
       onEvent: (event) => this.#noteEvent(event),
       signal: this.#loading.signal,
@@ -241,6 +241,7 @@ export class Session {
     return {
       messages: messagesFor(turns, answerId),
       stream: true,
+      stream_options: { include_usage: true },
       temperature: settings.temperature ?? defaultTemperature,
       ...(settings.maxTokens === null ? {} : { max_tokens: settings.maxTokens }),
       signal,

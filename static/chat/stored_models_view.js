@@ -43,8 +43,7 @@ class StoredModelsView {
     const { name, title, storedBytes, bytes, complete, savedAt, url } = model;
     const size = complete ? formatBytes(storedBytes) : `${formatBytes(storedBytes)} of ${formatBytes(bytes)}, unfinished`;
     const used = new Date(savedAt).toLocaleDateString();
-    const check = create("button", { class: "button", text: "Check", attributes: { type: "button", "aria-label": `Check ${name}` } });
-    const remove = create("button", { class: "button", text: "Delete", attributes: { type: "button", "aria-label": `Delete ${name}` } });
+    const [check, remove] = /** @type {const} */ ([button("Check", name), button("Delete", name)]);
     check.addEventListener("click", () => this.#run([check, remove], () => this.#check(store, url, name, storedBytes)));
     remove.addEventListener("click", () => this.#run([check, remove], () => this.#delete(store, url, name)));
     return create("li", {}, [
@@ -81,7 +80,8 @@ class StoredModelsView {
       this.#status.textContent = `Checking ${name}: ${formatBytes(done)} of ${formatBytes(total)}`;
     });
     if (damaged.length === 0) return `${name} is undamaged.`;
-    return `${damaged.length} damaged ${damaged.length === 1 ? "file" : "files"} of ${name} removed; the next visit downloads them again.`;
+    const files = `${damaged.length} damaged ${damaged.length === 1 ? "file" : "files"}`;
+    return `${files} of ${name} removed; the next visit downloads them again.`;
   }
 
   /**
@@ -94,6 +94,14 @@ class StoredModelsView {
     const used = await models.deleteModel(store, url);
     return used === 0 ? `${name} was deleted.` : `${name} was deleted; a tab still uses some of its files, and they go later.`;
   }
+}
+
+/**
+ * @param {string} text
+ * @param {string} name  of the model that it is for
+ */
+function button(text, name) {
+  return create("button", { class: "button", text, attributes: { type: "button", "aria-label": `${text} ${name}` } });
 }
 
 /** Imported when it is needed, like all of the engine. */

@@ -3,7 +3,7 @@
  *
  * @typedef {"user" | "assistant"} Role
  * @typedef {"streaming" | "done" | "error"} TurnState
- * @typedef {"stop" | "length" | "abort"} FinishReason
+ * @typedef {"stop" | "length" | "tool_calls" | "abort"} FinishReason
  *
  * @typedef {object} Usage
  * @property {number} prompt_tokens
@@ -77,6 +77,7 @@
  * @typedef {object} ChatRequest
  * @property {{ role: Role, content: string }[]} messages
  * @property {true} stream
+ * @property {{ include_usage: true }} stream_options
  * @property {number} [temperature]
  * @property {number} [max_tokens]
  * @property {AbortSignal} [signal]

@@ -1,14 +1,14 @@
+/** @import { ChatMessage, TextPart, ToolDefinition } from "./request_messages.js" */
 import { Template } from "../vendor/jinja.js";
 import { WebGemmaError } from "./errors.js";
+import { textOf } from "./request_messages.js";
 
 /**
- * @typedef {object} TextPart
- * @property {"text"} type
- * @property {string} text
- *
- * @typedef {object} ChatMessage
- * @property {"system" | "user" | "assistant"} role
- * @property {string | TextPart[]} content
+ * @typedef {object} RenderOptions
+ * @property {boolean} [addGenerationPrompt]
+ * @property {ToolDefinition[]} [tools]
+ * @property {boolean} [thinking]
+ * @property {boolean} [continued]  the prompt ends within the last message, an answer
  */
 
 /** The checkpoint's own Jinja chat template: messages to a prompt. */
@@ -16,10 +16,14 @@ export class ChatTemplate {
   #template;
   #bosToken;
   #guard;
+  /** Whether the template declares tools to the model. */
+  takesTools;
+  /** Whether thinking can be switched on. */
+  takesThinking;
 
   /**
    * @param {string} source the manifest's chat_template
-   * @param {{ bosToken: string, guard: (text: string) => string }} options `guard` is applied to every message's text
+   * @param {{ bosToken: string, guard: (text: string) => string }} options `guard` is applied to every text of the request
    *   before the template sees it (Tokenizer.guard)
    * @throws {WebGemmaError} "manifest" if the template does not parse
    */
@@ -31,34 +35,100 @@ export class ChatTemplate {
     }
     this.#bosToken = bosToken;
     this.#guard = guard;
+    this.takesTools = /\btools\b/.test(source);
+    this.takesThinking = /\benable_thinking\b/.test(source);
   }
 
   /**
    * @param {ChatMessage[]} messages checked ones
-   * @param {{ addGenerationPrompt?: boolean }} [options]
+   * @param {RenderOptions} [options]
    * @returns {string} the prompt, to be given to Tokenizer.encodePrompt
    * @throws {WebGemmaError} "bad-request" if the template refuses the messages
    */
-  render(messages, { addGenerationPrompt = true } = {}) {
+  render(messages, { addGenerationPrompt = true, tools = [], thinking = false, continued = false } = {}) {
+    const variables = /** @type {Record<string, unknown>} */ (
+      guardAll({ messages: joinToolResults(messages), tools: tools.length > 0 ? tools : undefined }, this.#guard)
+    );
     try {
-      return this.#template.render({
-        messages: messages.map(({ role, content }) => ({ role, content: this.#guardContent(content) })),
-        add_generation_prompt: addGenerationPrompt,
+      const rendered = this.#template.render({
+        ...variables,
+        ...(thinking ? { enable_thinking: true } : {}),
+        add_generation_prompt: addGenerationPrompt && !continued,
         bos_token: this.#bosToken,
       });
+      return continued ? this.#cut(rendered, textOf(messages.at(-1)?.content ?? "")) : rendered;
     } catch (error) {
       throw templateError("bad-request", "refused these messages", error);
     }
   }
 
   /**
-   * @param {string | TextPart[]} content
-   * @returns {string | TextPart[]}
+   * @param {string} rendered
+   * @param {string} last  text of the last message
+   * @returns {string} the rendered messages, up to that text's end
    */
-  #guardContent(content) {
-    if (typeof content === "string") return this.#guard(content);
-    return content.map((part) => ({ type: "text", text: this.#guard(part.text) }));
+  #cut(rendered, last) {
+    const start = rendered.lastIndexOf(this.#guard(last.trim()));
+    if (start < 0) throw new Error("it does not render the last message as it is, so that it cannot be continued");
+    return rendered.slice(0, start) + this.#guard(last.trimStart());
   }
+}
+
+/**
+ * OpenAI's messages in the form that Gemma's templates read: arguments as objects, and results with the calls they answer,
+ * as `tool_responses`, which every version of the template renders into the model's own turn.
+ *
+ * @param {ChatMessage[]} messages
+ * @returns {Record<string, unknown>[]}
+ */
+function joinToolResults(messages) {
+  /** @type {Record<string, unknown>[]} */
+  const joined = [];
+  /** @type {Map<string, string>} id of a call -> name of its function */
+  const names = new Map();
+  for (const message of messages) {
+    if (message.role === "tool") {
+      const caller = /** @type {Record<string, any>} */ (joined.findLast(({ tool_calls }) => tool_calls));
+      const response = parsed(textOf(message.content ?? ""));
+      (caller.tool_responses ??= []).push({ name: names.get(message.tool_call_id ?? ""), response });
+      continue;
+    }
+    const { role, content, tool_calls: calls, reasoning_content: reasoning } = message;
+    for (const call of calls ?? []) names.set(call.id, call.function.name);
+    joined.push({
+      role,
+      content: content ?? "",
+      ...(calls ? { tool_calls: calls.map(({ function: f }) => ({ function: { ...f, arguments: parsed(f.arguments) } })) } : {}),
+      ...(reasoning ? { reasoning_content: reasoning } : {}),
+    });
+  }
+  return joined;
+}
+
+/**
+ * @param {string} text
+ * @returns {unknown} the JSON object that it is, else the text
+ */
+function parsed(text) {
+  try {
+    const value = JSON.parse(text);
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
+  } catch {
+    // A text.
+  }
+  return text;
+}
+
+/**
+ * @param {unknown} value
+ * @param {(text: string) => string} guard
+ * @returns {unknown} the value with every text in it guarded, keys too
+ */
+function guardAll(value, guard) {
+  if (typeof value === "string") return guard(value);
+  if (Array.isArray(value)) return value.map((item) => guardAll(item, guard));
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [guard(key), guardAll(item, guard)]));
 }
 
 /**

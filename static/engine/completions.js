@@ -1,66 +1,30 @@
+/** @import { ModelLike } from "./answer.js" */
 /** @import { ChatTemplate } from "./chat_template.js" */
-/** @import { ChatRequest, CheckedRequest, Sampling } from "./request.js" */
 /** @import { Manifest } from "./manifest.js" */
+/** @import { ChatCompletion, ChatCompletionChunk, IndexedEvent, Usage } from "./openai_shapes.js" */
+/** @import { ChatRequest, CheckedRequest } from "./request.js" */
+/** @import { ChatMessage } from "./request_messages.js" */
 /** @import { Tokenizer } from "./tokenizer.js" */
-import { Detokenizer } from "./detokenizer.js";
-import { WebGemmaError, isAbort, throwIfAborted } from "./errors.js";
+import { Answer } from "./answer.js";
+import { fit, tooLong } from "./context_window.js";
+import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { Grammars } from "./grammar.js";
 import { Lock } from "./lock.js";
+import { chunks, whole } from "./openai_shapes.js";
+import { PrefixCache } from "./prefix_cache.js";
+import { bad } from "./request_fields.js";
 import { checkRequest } from "./request.js";
-import { StopScanner } from "./stop_strings.js";
+import { callGrammar } from "./tool_grammar.js";
 
 /**
- * @typedef {object} GenerateOptions
- * @property {number} id  the prompt's last token
- * @property {number} position  of `id`
- * @property {Sampling} sampling
- * @property {number} maxTokens
- * @property {number} [drawn]  see model.js
- * @property {AbortSignal} [signal]
- *
- * What is used of model.js's Model.
- *
- * @typedef {object} ModelLike
- * @property {(ids: number[], position: number, signal?: AbortSignal) => Promise<void>} prefill
- * @property {(id: number, position: number) => Promise<Float32Array>} logits
- * @property {(options: GenerateOptions) => AsyncGenerator<number, void, void>} generate
- * @property {(commonLength: number, cachedLength: number) => number} [reusablePrefix]  how much of a common prefix is still cached
- *
- * @typedef {"stop" | "length" | "abort"} FinishReason
- *
- * @typedef {object} Usage
- * @property {number} prompt_tokens
- * @property {number} completion_tokens  the stop token is not counted
- * @property {number} total_tokens
- * @property {number} cached_tokens  prompt tokens whose K/V were kept from the last request
- * @property {number} [prefill_tokens_per_second]  missing when nothing was generated
- * @property {number} [decode_tokens_per_second]  missing with fewer than two tokens
- *
- * @typedef {object} ChatCompletion
- * @property {string} id
- * @property {"chat.completion"} object
- * @property {number} created
- * @property {string} model
- * @property {{ index: 0, message: { role: "assistant", content: string }, finish_reason: FinishReason, logprobs: null }[]} choices
- * @property {Usage} usage
- *
- * @typedef {object} ChunkChoice
- * @property {0} index
- * @property {{ role?: "assistant", content?: string }} delta
- * @property {FinishReason | null} finish_reason
- * @property {null} logprobs
- *
- * @typedef {object} ChatCompletionChunk
- * @property {string} id
- * @property {"chat.completion.chunk"} object
- * @property {number} created
- * @property {string} model
- * @property {ChunkChoice[]} choices
- * @property {Usage | null} usage  null but in the last chunk
- *
- * @typedef {{ text: string } | { finishReason: FinishReason, usage: Usage }} Event
+ * @typedef {object} ContextUsage
+ * @property {number} prompt_tokens  of all messages, tools and the template
+ * @property {number} context  tokens that fit, prompt and answer together
+ * @property {number} remaining_tokens  for the answer; negative if the messages do not fit
+ * @property {boolean} fits
  */
 
-/** OpenAI's chat completions over one model: requests are queued, and what two have in common is computed once. */
+/** OpenAI's chat completions over one model: requests are queued, and what they have in common is computed once. */
 export class Completions {
   #model;
   #manifest;
@@ -68,10 +32,10 @@ export class Completions {
   #template;
   #context;
   #now;
-  #lock = new Lock();
-  /** Ids whose K/V the model holds, from position 0. @type {number[]} */
-  #cached = [];
+  #grammars;
+  #cache;
   #stopIds;
+  #lock = new Lock();
   /** @type {Usage | null} */
   lastUsage = null;
 
@@ -83,19 +47,23 @@ export class Completions {
    * @param {ChatTemplate} parts.template
    * @param {number} parts.context tokens that fit
    * @param {() => number} [parts.now] milliseconds
+   * @param {Grammars} [parts.grammars]
+   * @param {PrefixCache} [parts.cache]
    */
-  constructor({ model, manifest, tokenizer, template, context, now = () => performance.now() }) {
+  constructor({ model, manifest, tokenizer, template, context, now = () => performance.now(), grammars, cache }) {
     this.#model = model;
     this.#manifest = manifest;
     this.#tokenizer = tokenizer;
     this.#template = template;
     this.#context = context;
     this.#now = now;
+    this.#grammars = grammars ?? new Grammars(tokenizer, manifest.config.vocab_size, manifest.stop_ids);
+    this.#cache = cache ?? new PrefixCache(model);
     this.#stopIds = new Set(manifest.stop_ids);
   }
 
   /**
-   * Everything that can be wrong with a request is thrown here, before it queues.
+   * Everything that can be wrong with a request is thrown here.
    *
    * @param {ChatRequest} request
    * @param {AbortSignal} [signal] ends the answer with finish_reason "abort"
@@ -103,13 +71,31 @@ export class Completions {
    * @throws {WebGemmaError} "bad-request", "empty-message", "unknown-token" or "context-exceeded"
    */
   async create(request, signal) {
-    const checked = checkRequest(request, this.#manifest.sampling);
-    const ids = this.#tokenizer.encodePrompt(this.#template.render(checked.messages));
-    this.#checkIds(ids);
-    if (ids.length >= this.#context) throw tooLong("conversation", ids.length, this.#context);
-    const head = { id: `chatcmpl-${crypto.randomUUID()}`, created: Math.floor(Date.now() / 1000), model: this.#manifest.name };
-    const events = this.#answer(ids, checked, signal);
-    return checked.stream ? chunks(head, events) : await whole(head, events);
+    const checked = this.#check(request);
+    const { maxTokens, dropOldest, messages } = checked;
+    const encode = (/** @type {ChatMessage[]} */ some) => this.#encode(some, checked);
+    const { ids, dropped } = fit(messages, { encode, context: this.#context, maxTokens, dropOldest });
+    const head = {
+      ...{ id: `chatcmpl-${crypto.randomUUID()}`, created: Math.floor(Date.now() / 1000), model: this.#manifest.name },
+      ...(dropped.length > 0 ? { dropped_messages: dropped } : {}),
+    };
+    const events = this.#answers(ids, checked, signal);
+    const options = { ...checked, tokenizer: this.#tokenizer };
+    const keep = (/** @type {Usage} */ usage) => (this.lastUsage = usage);
+    if (checked.stream) return chunks(head, await this.#started(events, checked), options, keep);
+    return await whole(head, events, options, keep);
+  }
+
+  /**
+   * @param {ChatRequest} request  of which messages, tools and thinking count
+   * @returns {ContextUsage}
+   * @throws {WebGemmaError} "bad-request", "empty-message"
+   */
+  measure(request) {
+    const checked = this.#check(request);
+    const count = this.#encode(checked.messages, checked).length;
+    const remaining = this.#context - count;
+    return { prompt_tokens: count, context: this.#context, remaining_tokens: remaining, fits: remaining > 0 };
   }
 
   /**
@@ -124,21 +110,20 @@ export class Completions {
     this.#checkIds(ids);
     if (ids.length > this.#context) throw tooLong("prompt", ids.length, this.#context);
     return await this.#exclusively(async () => {
-      this.#cached = [];
+      this.#cache.clear();
       const last = ids.length - 1;
       if (last > 0) await this.#model.prefill(ids.slice(0, last), 0, signal);
+      this.#cache.prefilled(ids);
       throwIfAborted(signal);
       const logits = await this.#model.logits(/** @type {number} */ (ids[last]), last);
-      this.#cached = ids.slice();
+      this.#cache.push(/** @type {number} */ (ids[last]));
       return logits;
     }, signal);
   }
 
   /** Forgets what the model has computed so far. */
   async reset() {
-    await this.#exclusively(async () => {
-      this.#cached = [];
-    });
+    await this.#exclusively(async () => this.#cache.reset());
   }
 
   /**
@@ -156,6 +141,30 @@ export class Completions {
     }
   }
 
+  /**
+   * @param {ChatRequest} request
+   * @returns {CheckedRequest}
+   */
+  #check(request) {
+    const checked = checkRequest(request, this.#manifest.sampling, this.#manifest.config.vocab_size);
+    const known = (/** @type {string} */ token) => this.#tokenizer.specialIds.has(this.#tokenizer.idOf(token) ?? -1);
+    if (checked.tools.length > 0 && !(this.#template.takesTools && known("<|tool_call>")))
+      throw bad("tools: this model's chat template knows no tools");
+    if (checked.thinking && !(this.#template.takesThinking && known("<channel|>")))
+      throw bad("thinking: this model's chat template has no switch for it");
+    return checked;
+  }
+
+  /**
+   * @param {ChatMessage[]} messages
+   * @param {CheckedRequest} request
+   */
+  #encode(messages, { tools, thinking, continued }) {
+    const ids = this.#tokenizer.encodePrompt(this.#template.render(messages, { tools, thinking: thinking !== null, continued }));
+    this.#checkIds(ids);
+    return ids;
+  }
+
   /** @param {number[]} ids */
   #checkIds(ids) {
     const vocabSize = this.#manifest.config.vocab_size;
@@ -165,171 +174,61 @@ export class Completions {
   }
 
   /**
-   * One answer, from the queue to its end; the last event has the usage.
+   * The answers to one request, one after the other, from the queue to the end of the last one.
    *
    * @param {number[]} prompt
    * @param {CheckedRequest} request
    * @param {AbortSignal | undefined} signal
-   * @returns {AsyncGenerator<Event, void, void>}
+   * @returns {AsyncGenerator<IndexedEvent, void, void>}
    */
-  async *#answer(prompt, { sampling, maxTokens, stop }, signal) {
-    const detokenizer = new Detokenizer(this.#tokenizer);
-    const scanner = new StopScanner(stop);
-    const limit = Math.min(maxTokens ?? Infinity, this.#context - prompt.length);
-    /** @type {FinishReason} */
-    let finishReason = "length";
-    let count = 0;
-    let reused = 0;
-    let [startedAt, firstAt, lastAt] = [0, 0, 0];
+  async *#answers(prompt, request, signal) {
     /** @type {(() => void) | null} */
     let release = null;
     try {
-      release = await this.#lock.acquire(signal);
-      startedAt = this.#now();
-      reused = await this.#prefill(prompt, signal);
-      const last = prompt.length - 1;
-      const options = { id: /** @type {number} */ (prompt[last]), position: last, sampling, maxTokens: limit, signal };
-      // While an answer is written, its newest token has no K/V that may be relied on: it is added with the one after.
-      let newest = options.id;
-      for await (const id of this.#model.generate(options)) {
-        this.#cached.push(newest);
-        newest = id;
-        lastAt = this.#now();
-        firstAt ||= lastAt;
-        if (this.#stopIds.has(id)) {
-          finishReason = "stop";
-          break;
-        }
-        count += 1;
-        const text = scanner.push(detokenizer.push(id));
-        if (text !== "") yield { text };
-        if (scanner.stopped) {
-          finishReason = "stop";
-          break;
-        }
-        if (signal?.aborted) {
-          finishReason = "abort";
-          break;
-        }
-        if (count >= limit) break;
+      release = await this.#lock.acquire(signal).catch((error) => {
+        if (!signal?.aborted) throw error;
+        return null; // aborted in the queue: the answer finds the signal aborted, and ends
+      });
+      for (let index = 0; index < request.n; index++) {
+        const answer = new Answer({
+          ...{ model: this.#model, cache: this.#cache, tokenizer: this.#tokenizer, stopIds: this.#stopIds },
+          ...{ context: this.#context, now: this.#now, prompt, request, signal },
+          seed: (request.sampling.seed + index) >>> 0,
+          constrain: () => this.#constrain(request),
+        });
+        for await (const event of answer.write()) yield { index, event };
+        if (signal?.aborted) return;
       }
-      if (finishReason === "length" && count < limit) {
-        if (!signal?.aborted) throw new WebGemmaError("unexpected", `The model stopped after ${count} of ${limit} tokens.`);
-        finishReason = "abort";
-      }
-    } catch (error) {
-      if (!signal?.aborted || !isAbort(error)) {
-        this.#cached = []; // nobody knows what was written
-        throw error;
-      }
-      finishReason = "abort";
     } finally {
       release?.();
     }
-    const rest = scanner.stopped ? "" : scanner.push(detokenizer.flush()) + scanner.flush();
-    if (rest !== "") yield { text: rest };
-    const usage = this.#usage(prompt.length, count, reused, firstAt - startedAt, lastAt - firstAt);
-    this.lastUsage = usage;
-    yield { finishReason, usage };
+  }
+
+  /** @param {CheckedRequest} request */
+  #constrain({ format, mustCall, parallelCalls }) {
+    if (format) return this.#grammars.constraint(format);
+    if (mustCall.length === 0) return null;
+    const grammar = callGrammar(mustCall, { parallel: parallelCalls });
+    return this.#grammars.constraint({ type: "tool_calls", grammar });
   }
 
   /**
-   * Makes the model hold K/V of all of the prompt but its last token, which goes through decode.
+   * A stream is given out when nothing can be wrong with its request any more: a grammar is compiled while the prompt is read.
    *
-   * @param {number[]} prompt
-   * @param {AbortSignal | undefined} signal
-   * @returns {Promise<number>} how many tokens it had already
+   * @param {AsyncGenerator<IndexedEvent, void, void>} events
+   * @param {CheckedRequest} request
+   * @returns {Promise<AsyncGenerator<IndexedEvent, void, void>>}
    */
-  async #prefill(prompt, signal) {
-    const last = prompt.length - 1;
-    const before = this.#cached;
-    let common = 0;
-    while (common < last && common < before.length && prompt[common] === before[common]) common++;
-    // Ring buffers of sliding layers may have overwritten what a shorter prefix needs: the model knows.
-    const reused = this.#model.reusablePrefix?.(common, before.length) ?? 0;
-    this.#cached = [];
-    if (reused < last) await this.#model.prefill(prompt.slice(reused, last), reused, signal);
-    this.#cached = prompt.slice(0, last);
-    throwIfAborted(signal);
-    return reused;
+  async #started(events, { format, mustCall }) {
+    if (!format && mustCall.length === 0) return events;
+    const first = [await events.next(), await events.next()];
+    return (async function* () {
+      try {
+        for (const { done, value } of first) if (!done) yield value;
+        yield* events;
+      } finally {
+        await events.return();
+      }
+    })();
   }
-
-  /**
-   * @param {number} prompt tokens
-   * @param {number} completion tokens
-   * @param {number} cached tokens
-   * @param {number} prefillMs until the first token
-   * @param {number} decodeMs from the first token to the last
-   * @returns {Usage}
-   */
-  #usage(prompt, completion, cached, prefillMs, decodeMs) {
-    return {
-      prompt_tokens: prompt,
-      completion_tokens: completion,
-      total_tokens: prompt + completion,
-      cached_tokens: cached,
-      ...(completion > 0 && prefillMs > 0 ? { prefill_tokens_per_second: ((prompt - cached) / prefillMs) * 1000 } : {}),
-      ...(completion > 1 && decodeMs > 0 ? { decode_tokens_per_second: ((completion - 1) / decodeMs) * 1000 } : {}),
-    };
-  }
-}
-
-/** @typedef {{ id: string, created: number, model: string }} Head */
-
-/**
- * @param {Head} head
- * @param {AsyncGenerator<Event, void, void>} events
- * @returns {AsyncGenerator<ChatCompletionChunk, void, void>}
- */
-async function* chunks(head, events) {
-  /**
-   * @param {{ role?: "assistant", content?: string }} delta
-   * @param {FinishReason | null} finish_reason
-   * @param {Usage | null} usage
-   * @returns {ChatCompletionChunk}
-   */
-  const chunk = (delta, finish_reason, usage) => ({
-    ...{ id: head.id, object: "chat.completion.chunk", created: head.created, model: head.model },
-    choices: [{ index: 0, delta, finish_reason, logprobs: null }],
-    usage,
-  });
-  yield chunk({ role: "assistant", content: "" }, null, null);
-  for await (const event of events) {
-    if ("text" in event) yield chunk({ content: event.text }, null, null);
-    else yield chunk({}, event.finishReason, event.usage);
-  }
-}
-
-/**
- * @param {Head} head
- * @param {AsyncGenerator<Event, void, void>} events
- * @returns {Promise<ChatCompletion>}
- */
-async function whole(head, events) {
-  let content = "";
-  for await (const event of events) {
-    if ("text" in event) content += event.text;
-    else {
-      const { finishReason, usage } = event;
-      return {
-        ...{ id: head.id, object: "chat.completion", created: head.created, model: head.model },
-        choices: [{ index: 0, message: { role: "assistant", content }, finish_reason: finishReason, logprobs: null }],
-        usage,
-      };
-    }
-  }
-  throw new WebGemmaError("unexpected", "The answer had no end.");
-}
-
-/**
- * @param {string} what
- * @param {number} length
- * @param {number} context
- */
-function tooLong(what, length, context) {
-  return new WebGemmaError(
-    "context-exceeded",
-    `The ${what} is ${length} tokens long, but the context holds ${context}.`,
-    "Start a new conversation, shorten the message, or load the model with a longer context.",
-  );
 }

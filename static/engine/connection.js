@@ -1,4 +1,4 @@
-/** @import { ChatCompletionChunk } from "./completions.js" */
+/** @import { ChatCompletionChunk } from "./openai_shapes.js" */
 /** @import { Progress } from "./progress.js" */
 /** @import { CallMessage, Calls, EngineEvent, FromWorker, Method, ToWorker } from "./protocol.js" */
 import { ChunkStream } from "./chunk_stream.js";

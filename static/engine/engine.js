@@ -1,12 +1,15 @@
-/** @import { ChatCompletion, ChatCompletionChunk } from "./completions.js" */
+/** @import { ContextUsage } from "./completions.js" */
 /** @import { WorkerLike } from "./connection.js" */
 /** @import { Manifest } from "./manifest.js" */
 /** @import { Progress } from "./progress.js" */
 /** @import { EngineEvent, Stats } from "./protocol.js" */
+/** @import { ChatCompletion, ChatCompletionChunk } from "./openai_shapes.js" */
 /** @import { ChatRequest } from "./request.js" */
+/** @import { ChatMessage } from "./request_messages.js" */
 import { Connection } from "./connection.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { memoryEstimate } from "./memory.js";
+import { openaiFetch } from "./openai_fetch.js";
 
 export { WebGemmaError };
 
@@ -43,6 +46,12 @@ export class Engine {
     this.manifest = manifest;
     /** The namespace of OpenAI's clients. */
     this.chat = { completions: new ChatCompletions(connection) };
+    /**
+     * A `fetch` for OpenAI's client: `new OpenAI({ baseURL: "http://engine/v1", apiKey: "none", fetch: engine.fetch })`. It answers
+     * POST .../chat/completions and GET .../models on this machine, and asks no other one.
+     * @type {(input: RequestInfo | URL, init?: RequestInit) => Promise<Response>}
+     */
+    this.fetch = openaiFetch(this);
   }
 
   /**
@@ -101,6 +110,18 @@ export class Engine {
    */
   async tokenize(text) {
     return await this.#connection.call("tokenize", text);
+  }
+
+  /**
+   * How much of the context a conversation takes, before it is sent.
+   *
+   * @param {ChatMessage[]} messages
+   * @param {Omit<ChatRequest, "messages">} [options]  tools and thinking are part of the prompt
+   * @returns {Promise<ContextUsage>}
+   * @throws {WebGemmaError} "bad-request" or "empty-message"
+   */
+  async measureContextUsage(messages, options = {}) {
+    return await this.#connection.call("measure", { ...options, messages });
   }
 
   /** @returns {Promise<Stats & Record<string, unknown>>} adapter, build, context, speeds of the last answer, memory */
@@ -172,5 +193,12 @@ class ChatCompletions {
 
 /** @returns {WorkerLike} */
 function newWorker() {
-  return new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "webgemma" });
+  const url = new URL("./worker.js", import.meta.url);
+  const options = /** @type {const} */ ({ type: "module", name: "webgemma" });
+  if (url.origin === globalThis.location?.origin) return new Worker(url, options);
+  // A page may start workers of its own origin only; one of these may import modules of other origins.
+  const own = URL.createObjectURL(new Blob([`import ${JSON.stringify(url.href)};`], { type: "text/javascript" }));
+  const worker = new Worker(own, options);
+  worker.addEventListener("message", () => URL.revokeObjectURL(own), { once: true });
+  return worker;
 }

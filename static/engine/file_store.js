@@ -73,7 +73,7 @@ export class FileStore {
     }
   }
 
-  /** @returns {Promise<{ verified: Set<string>, payloads: Set<string> }>} sha256 of each; unfinished payloads are in the second only */
+  /** @returns {Promise<{ verified: Set<string>, payloads: Set<string> }>} sha256 of each; payloads: unfinished ones as well */
   async list() {
     /** @type {Set<string>} */
     const names = new Set();
@@ -267,5 +267,6 @@ async function syncHandle(file, mode) {
  */
 function fill(handle, target, at) {
   const count = handle.read(target, { at });
-  if (count !== target.length) throw new StoreDamage(`${count} of ${target.length} bytes could be read from the browser's storage`);
+  if (count !== target.length)
+    throw new StoreDamage(`${count} of ${target.length} bytes could be read from the browser's storage`);
 }

@@ -92,6 +92,8 @@ export class EngineHost {
       case "tokenize":
         if (typeof call.argument !== "string") throw new WebGemmaError("bad-request", "tokenize needs a text.");
         return reply(this.#ready().tokenizer.encodeText(call.argument));
+      case "measure":
+        return reply(this.#ready().completions.measure(call.argument));
       case "stats": {
         const { model, build, context, completions } = this.#ready();
         return reply({ ...completions.lastUsage, ...model.stats(), adapter: model.adapter, build, context });

@@ -25,6 +25,20 @@ export class Journal {
     return this.#entries.reduce((sum, { ids }) => sum + ids.length, 0);
   }
 
+  /** @returns {Entry[]} a copy of what is in it now */
+  snapshot() {
+    return this.#entries.map((entry) => ({ ...entry, ids: [...entry.ids] }));
+  }
+
+  /**
+   * The caches hold again what they held when `snapshot` was taken.
+   *
+   * @param {readonly Entry[]} snapshot
+   */
+  restore(snapshot) {
+    this.#entries = snapshot.map((entry) => ({ ...entry, ids: [...entry.ids] }));
+  }
+
   /**
    * Forgets what was written at `position` and beyond: the next call starts there.
    *

@@ -83,7 +83,8 @@ export function startLoading(options) {
 /**
  * Loads everything.
  *
- * @param {Omit<LoaderOptions, "source"> & (Pick<LoaderOptions, "source"> | SourceOptions)} options  without a source, nothing is kept
+ * @param {Omit<LoaderOptions, "source"> & (Pick<LoaderOptions, "source"> | SourceOptions)} options  without a source, nothing
+ *   is kept
  * @returns {Promise<void>}
  * @throws {WebGemmaError} as startLoading's promises
  */
@@ -158,7 +159,7 @@ class LoadRun {
       this.#meter.notice = this.#source.notice;
       for (let pass = 1; this.#waiting.length > 0; pass++) {
         // A stored shard that turns out to be damaged waits again; storage that breaks each time is not gone on with.
-        if (pass > MOST_PASSES) throw new WebGemmaError("unexpected", "The browser's storage does not keep what it is given.", "Delete the stored model, then load it again.");
+        if (pass > MOST_PASSES) throw storageBroken();
         const readers = Array.from({ length: OPEN_AHEAD }, () => this.#loadStored());
         await Promise.all([...readers, this.#loadMissing()].map((task) => this.#guard(task)));
         if (this.#first) throw this.#first.error;
@@ -280,8 +281,7 @@ class LoadRun {
     });
     this.#meter.notice = this.#source.notice;
     if (bytes) await this.#upload(shard, (offset, length) => bytes.subarray(offset, offset + length));
-    else if (!(await this.#uploadStored(shard)))
-      throw new WebGemmaError("unexpected", `Shard ${shard} cannot be read back from the browser's storage.`, "Load the page again.");
+    else if (!(await this.#uploadStored(shard))) throw storageBroken();
   }
 
   /**
@@ -332,6 +332,11 @@ class LoadRun {
   #size(shard) {
     return this.#sizes[shard] ?? 0;
   }
+}
+
+function storageBroken() {
+  const message = "The browser's storage does not keep what it is given.";
+  return new WebGemmaError("unexpected", message, "Delete the stored model, then load it again.");
 }
 
 /** Promise.withResolvers, which Node 20 lacks. */

@@ -25,9 +25,10 @@ export async function fetchManifest(baseUrl, fetch, { signal, store = null, pati
   try {
     return await askServer(baseUrl, fetch, waiting.signal, () => signal?.aborted ?? false);
   } catch (error) {
-    const stored = error instanceof WebGemmaError && error.code === "network" && store ? await storedManifest(store, baseUrl) : null;
-    if (stored) return stored;
-    throw error;
+    if (!(error instanceof WebGemmaError) || error.code !== "network" || !store) throw error;
+    const stored = await storedManifest(store, baseUrl);
+    if (!stored) throw error;
+    return stored;
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", stop);
@@ -51,7 +52,8 @@ async function askServer(baseUrl, fetch, signal, isStopped) {
     response = await fetch(url, { signal, cache: "no-cache" });
     text = await response.text();
   } catch (error) {
-    if (isStopped() || (isAbort(error) && !signal.aborted)) throw new WebGemmaError("aborted", "The request was aborted.", "", { cause: error });
+    if (isStopped() || (isAbort(error) && !signal.aborted))
+      throw new WebGemmaError("aborted", "The request was aborted.", "", { cause: error });
     throw new WebGemmaError(
       "network",
       `${url} could not be read: ${signal.aborted ? "the server does not answer" : /** @type {Error} */ (error).message}.`,

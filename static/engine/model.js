@@ -1,10 +1,14 @@
 /** @import { Manifest, BuildSpec } from "./manifest.js" */
 /** @import { GpuTensor } from "./runtime.js" */
+/** @import { Constraint } from "./grammar.js" */
+/** @import { KvCopy } from "./kv_copies.js" */
 /** @import { Program } from "./program.js" */
+/** @import { TokenLogprobs } from "./token_choice.js" */
 import { WebGemmaError, throwIfAborted } from "./errors.js";
-import { uniforms } from "./random.js";
+import { KvCopies } from "./kv_copies.js";
 import { ReadbackRing } from "./readback.js";
 import { Runtime } from "./runtime.js";
+import { LOGPROBS_BYTES, RING, TokenChoice, readLogprobs } from "./token_choice.js";
 
 /** Steps submitted before the first one's id is back: the GPU never waits for JavaScript. */
 const IN_FLIGHT = 4;
@@ -12,17 +16,19 @@ const IN_FLIGHT = 4;
 const SLOW_STEP_MS = 100;
 /** Prefill chunks submitted ahead. */
 const CHUNKS_AHEAD = 2;
-/** Ids, and random numbers, that the GPU keeps; see RING in build_wasm/kernels/sampling.py. */
-const RING = 64;
-const HALF_RING = RING / 2;
+const ID_BYTES = 4;
 
 /**
  * @typedef {object} Sampling
  * @property {number} temperature  0 takes the likeliest token
- * @property {number} [top_k]  0: all (the best 128 at most)
+ * @property {number} [top_k]  0: all
  * @property {number} [top_p]
  * @property {number} [min_p]
  * @property {number} [seed]
+ * @property {number} [repetition_penalty]  1: none
+ * @property {number} [frequency_penalty]
+ * @property {number} [presence_penalty]
+ * @property {[number, number][]} [logit_bias]  token id, what is added to its logit
  *
  * @typedef {object} GenerateOptions
  * @property {number} id  the token to continue from
@@ -31,6 +37,10 @@ const HALF_RING = RING / 2;
  * @property {number} maxTokens
  * @property {number} [drawn]  tokens of the same answer that came before, on a device that was lost: random numbers go on after theirs
  * @property {AbortSignal} [signal]
+ * @property {readonly number[]} [prompt]  what the repetition penalty takes for the prompt
+ * @property {readonly number[]} [generated]  what was generated of this answer before this call
+ * @property {Constraint} [constraint]  its accept() is the caller's to call, before it asks for the next token
+ * @property {(logprobs: TokenLogprobs) => void} [onLogprobs]  called for each token before it is yielded
  */
 
 /** A compiled model on the GPU: its K/V caches, and the recorded programs that read and write them. */
@@ -49,8 +59,12 @@ export class Model {
   #readback;
   /** Positions that a sliding layer's ring buffer holds. */
   #ring;
+  /** Copies of the K/V caches. */
+  #copies;
   /** The first position whose K/V no later one has overwritten in the ring buffers. */
   #intact = 0;
+  /** Position after the last one written. */
+  #end = 0;
   /** Steps to keep in flight: two until the GPU has shown how fast it is. */
   #depth = 2;
 
@@ -77,7 +91,13 @@ export class Model {
     }
     const rings = build.buffers.filter(({ name, shape }) => name.startsWith("layers.") && shape[0] !== "context");
     this.#ring = Math.min(Infinity, ...rings.map(({ shape }) => Number(shape[0])));
-    this.#readback = new ReadbackRing(device, IN_FLIGHT + 1, 4);
+    this.#readback = new ReadbackRing(device, IN_FLIGHT + 1, ID_BYTES + LOGPROBS_BYTES);
+    const caches = build.buffers.filter(({ name }) => name.startsWith("layers."));
+    this.#copies = new KvCopies(
+      device,
+      caches.map(({ name, shape }) => ({ ...this.tensorBuffer(name), byPosition: shape[0] === "context" })),
+      context,
+    );
   }
 
   /**
@@ -236,38 +256,58 @@ export class Model {
    * @param {GenerateOptions} options
    * @returns {AsyncGenerator<number, void, void>}
    */
-  async *generate({ id, position, sampling, maxTokens, drawn = 0, signal }) {
+  async *generate(options) {
+    const { id, position, maxTokens, signal, constraint, onLogprobs } = options;
     this.#checkRoom(position + Math.min(maxTokens, 1));
     const steps = Math.min(maxTokens, this.#context - position);
-    const greedy = !(sampling.temperature > 0);
-    const { temperature, top_k = 0, top_p = 1, min_p = 0 } = sampling;
-    if (!greedy) this.#write("params", new Float32Array([temperature, top_p, min_p, top_k]));
-    const random = uniforms(sampling.seed);
-    for (let i = 0; i < drawn; i += 1) random();
-    const names = ["decode", greedy ? "greedy" : "sample"];
-    await this.#compile(names);
+    const { vocab_size: vocabSize } = /** @type {{ vocab_size: number }} */ (this.#manifest.config);
+    /** @type {import("./token_choice.js").Write} */
+    const write = (name, data, offset) => this.#write(name, data, offset);
+    const choice = new TokenChoice(options);
+    await this.#compile(["decode", ...choice.programs]);
+    choice.start(write, vocabSize, options);
     this.#start(id, position);
     const ids = this.tensorBuffer("ids").buffer;
+    const logprobs = this.tensorBuffer("logprobs").buffer;
     /** @type {Promise<ArrayBuffer>[]} */
     const pending = [];
+    let decoded = 0;
+    const decode = () => {
+      this.#submit(["decode"]);
+      decoded += 1;
+      this.#wrote(position, position + decoded);
+    };
     try {
       for (let submitted = 0, taken = 0; taken < steps; taken += 1) {
-        for (; submitted < steps && submitted - taken < this.#depth; submitted += 1) {
-          const slot = submitted % RING;
-          if (!greedy && slot % HALF_RING === 0) {
-            const numbers = Float32Array.from({ length: HALF_RING }, random);
-            this.#write("random", numbers, slot * 4);
+        // The mask of a token depends on the one before it.
+        const depth = constraint ? 1 : this.#depth;
+        for (; submitted < steps && submitted - taken < depth; submitted += 1) {
+          choice.beforeStep(write, submitted);
+          let names = ["decode", ...choice.programs];
+          if (constraint) {
+            // The GPU decodes while the mask is made.
+            if (decoded === submitted) decode();
+            write("mask", await constraint.mask());
+            names = choice.programs;
+          } else {
+            decoded += 1;
           }
           const read = this.#readback.next();
-          this.#submit(names, (encoder) => encoder.copyBufferToBuffer(ids, slot * 4, read.buffer, 0, 4));
-          this.#wrote(position, position + submitted + 1);
+          this.#submit(names, (encoder) => {
+            encoder.copyBufferToBuffer(ids, (submitted % RING) * ID_BYTES, read.buffer, 0, ID_BYTES);
+            if (onLogprobs) encoder.copyBufferToBuffer(logprobs, 0, read.buffer, ID_BYTES, LOGPROBS_BYTES);
+          });
+          this.#wrote(position, position + decoded);
           pending.push(read.bytes());
+          if (constraint && decoded < steps) decode();
         }
         const before = performance.now();
         const bytes = await /** @type {Promise<ArrayBuffer>} */ (pending.shift());
         this.#depth = performance.now() - before < SLOW_STEP_MS ? IN_FLIGHT : 1;
         throwIfAborted(signal);
-        yield /** @type {number} */ (new Int32Array(bytes)[0]);
+        const chosen = /** @type {number} */ (new Int32Array(bytes)[0]);
+        onLogprobs?.(readLogprobs(chosen, bytes, ID_BYTES, vocabSize));
+        yield chosen;
       }
     } finally {
       await Promise.allSettled(pending);
@@ -279,11 +319,46 @@ export class Model {
    * forget: what steps in flight wrote beyond the end counts as well.
    *
    * @param {number} common
+   * @param {KvCopy} [copy]  of that copy of the caches, in place of the caches themselves
    * @returns {number} common, or 0
    */
-  reusablePrefix(common) {
+  reusablePrefix(common, copy) {
     const { sliding_window: window } = /** @type {{ sliding_window: number }} */ (this.#manifest.config);
-    return Math.max(0, common - window + 1) < this.#intact ? 0 : common;
+    return Math.max(0, common - window + 1) < (copy?.intact ?? this.#intact) ? 0 : common;
+  }
+
+  /**
+   * @param {number} common
+   * @returns {number} positions that can still be written before the rings no longer serve a prefix of `common` tokens
+   */
+  headroom(common) {
+    const { sliding_window: window } = /** @type {{ sliding_window: number }} */ (this.#manifest.config);
+    return Math.max(0, common - window + 1) + this.#ring - this.#end;
+  }
+
+  /** Bytes that a copy of the caches takes: of the rings, and of each position of the others. */
+  get copyBytes() {
+    return this.#copies.bytes;
+  }
+
+  /**
+   * Copies the caches on the GPU, for restoreCaches().
+   *
+   * @param {{ rings: boolean, positions: number }} what  the rings, and so many positions of the others
+   * @returns {KvCopy}
+   */
+  copyCaches(what) {
+    return this.#copies.copy(what, this.#intact);
+  }
+
+  /**
+   * Puts a copy back.
+   *
+   * @param {KvCopy} copy
+   */
+  restoreCaches(copy) {
+    this.#copies.restore(copy);
+    if (copy.rings) this.#intact = copy.intact;
   }
 
   /** Figures for Engine.stats(). */
@@ -316,6 +391,7 @@ export class Model {
    */
   #wrote(start, end) {
     this.#intact = Math.max(start === 0 ? 0 : this.#intact, end - this.#ring);
+    this.#end = end;
   }
 
   /** @param {number} end position after the last one to be written */
@@ -349,7 +425,7 @@ export class Model {
 
   /**
    * @param {string} name
-   * @param {Int32Array<ArrayBuffer> | Float32Array<ArrayBuffer>} data
+   * @param {Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>} data
    * @param {number} [offset] bytes
    */
   #write(name, data, offset = 0) {

@@ -1,4 +1,4 @@
-/** @import { ModelLike } from "./completions.js" */
+/** @import { ModelLike } from "./answer.js" */
 /** @import { Loading, TensorBuffer } from "./loader.js" */
 /** @import { Manifest } from "./manifest.js" */
 /** @import { ReplayableModel } from "./recovery.js" */
@@ -142,26 +142,47 @@ export class PartialModel {
   /** @type {ModelLike["generate"]} */
   async *generate(options) {
     let { id, position, maxTokens, drawn = 0 } = options;
+    const generated = [...(options.generated ?? [])];
     const seed = options.sampling.seed ?? crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
     const sampling = { ...options.sampling, seed };
     while (!this.#complete && maxTokens > 0) {
       await this.#need([id], options.signal);
       let found = false;
-      for await (const next of this.#model.generate({ ...options, sampling, id, position, maxTokens: 1, drawn })) {
+      for await (const next of this.#model.generate({ ...options, sampling, id, position, maxTokens: 1, drawn, generated: generated.slice() })) {
         found = true;
         id = next;
+        generated.push(id);
       }
       if (!found) return;
       [position, maxTokens, drawn] = [position + 1, maxTokens - 1, drawn + 1];
       this.#share ??= this.#bytes / this.#total;
       yield id;
     }
-    if (maxTokens > 0) yield* this.#model.generate({ ...options, sampling, id, position, maxTokens, drawn });
+    if (maxTokens > 0) yield* this.#model.generate({ ...options, sampling, id, position, maxTokens, drawn, generated });
   }
 
-  /** @type {NonNullable<ModelLike["reusablePrefix"]>} */
-  reusablePrefix(common, cached) {
-    return this.#model.reusablePrefix?.(common, cached) ?? 0;
+  /** @type {ModelLike["reusablePrefix"]} */
+  reusablePrefix(common, copy) {
+    return this.#model.reusablePrefix(common, copy);
+  }
+
+  /** @type {ModelLike["headroom"]} */
+  headroom(common) {
+    return this.#model.headroom(common);
+  }
+
+  get copyBytes() {
+    return this.#model.copyBytes;
+  }
+
+  /** @type {ModelLike["copyCaches"]} */
+  copyCaches(what) {
+    return this.#model.copyCaches(what);
+  }
+
+  /** @type {ModelLike["restoreCaches"]} */
+  restoreCaches(copy) {
+    this.#model.restoreCaches(copy);
   }
 
   /** firstTokenShare: of the model's bytes, what was needed before the first token; 1 where all of it was there. */

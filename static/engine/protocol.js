@@ -3,8 +3,9 @@
  * "result" or "error", and for a streamed completion "chunk"s and an "end" or "error" after the "result".
  *
  * @import { ErrorRecord } from "./errors.js"
- * @import { ChatCompletion, ChatCompletionChunk } from "./completions.js"
+ * @import { ContextUsage } from "./completions.js"
  * @import { Manifest } from "./manifest.js"
+ * @import { ChatCompletion, ChatCompletionChunk } from "./openai_shapes.js"
  * @import { Progress } from "./progress.js"
  * @import { ChatRequest } from "./request.js"
  *
@@ -32,6 +33,7 @@
  * @property {[ChatRequest, ChatCompletion | "stream"]} complete
  * @property {[number[], Float32Array]} logits
  * @property {[string, number[]]} tokenize
+ * @property {[ChatRequest, ContextUsage]} measure
  * @property {[undefined, Stats & Record<string, unknown>]} stats
  * @property {[undefined, undefined]} reset
  * @property {[undefined, undefined]} dispose

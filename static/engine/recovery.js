@@ -1,5 +1,7 @@
-/** @import { GenerateOptions, ModelLike } from "./completions.js" */
+/** @import { ModelLike } from "./answer.js" */
 /** @import { DeviceWatch } from "./device_watch.js" */
+/** @import { Entry } from "./journal.js" */
+/** @import { KvCopy } from "./kv_copies.js" */
 /** @import { EngineEvent } from "./protocol.js" */
 import { WebGemmaError, isAbort, throwIfAborted } from "./errors.js";
 import { Journal } from "./journal.js";
@@ -33,6 +35,8 @@ export class RecoveringModel {
   #open;
   #notify;
   #journal = new Journal();
+  /** Whose device a copy of the caches is on, and what filled them. @type {WeakMap<KvCopy, { opened: Opened, entries: Entry[] }>} */
+  #copies = new WeakMap();
   /** @type {Promise<void> | null} */
   #reviving = null;
   /** Why the GPU was given up. @type {WebGemmaError | null} */
@@ -79,12 +83,13 @@ export class RecoveringModel {
     // Drawn here, so that a model which goes on draws from the same stream.
     const seed = options.sampling.seed ?? crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
     let { id, position } = options;
+    const generated = [...(options.generated ?? [])];
     this.#journal.cut(position);
     for (let taken = 0; taken < maxTokens;) {
       const { model, watch } = await this.#alive(signal);
       const tokens = model.generate({
         ...{ ...options, id, position, sampling: { ...options.sampling, seed } },
-        ...{ maxTokens: maxTokens - taken, drawn: taken },
+        ...{ maxTokens: maxTokens - taken, drawn: taken, generated: generated.slice() },
       });
       try {
         for (let steady = 1; ; steady += 1) {
@@ -94,6 +99,7 @@ export class RecoveringModel {
           id = value;
           position += 1;
           taken += 1;
+          generated.push(value);
           if (steady >= STEADY_TOKENS) this.#losses = 0;
           yield value;
         }
@@ -107,9 +113,34 @@ export class RecoveringModel {
     }
   }
 
-  /** @type {NonNullable<ModelLike["reusablePrefix"]>} */
-  reusablePrefix(common, cached) {
-    return this.#opened.model.reusablePrefix?.(common, cached) ?? 0;
+  /** @type {ModelLike["reusablePrefix"]} */
+  reusablePrefix(common, copy) {
+    // What was copied on a lost device is lost.
+    if (copy && this.#copies.get(copy)?.opened !== this.#opened) return 0;
+    return this.#opened.model.reusablePrefix(common, copy);
+  }
+
+  /** @type {ModelLike["headroom"]} */
+  headroom(common) {
+    return this.#opened.model.headroom(common);
+  }
+
+  get copyBytes() {
+    return this.#opened.model.copyBytes;
+  }
+
+  /** @type {ModelLike["copyCaches"]} */
+  copyCaches(what) {
+    const copy = this.#opened.model.copyCaches(what);
+    this.#copies.set(copy, { opened: this.#opened, entries: this.#journal.snapshot() });
+    return copy;
+  }
+
+  /** @type {ModelLike["restoreCaches"]} */
+  restoreCaches(copy) {
+    this.#opened.model.restoreCaches(copy);
+    // Rows alone are put back together with the rings that go with them, or are those of the same tokens.
+    if (copy.rings) this.#journal.restore(this.#copies.get(copy)?.entries ?? []);
   }
 
   /** What the model says, and how often the GPU was reset. */

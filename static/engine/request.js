@@ -1,127 +1,209 @@
-/** @import { ChatMessage, TextPart } from "./chat_template.js" */
+/** @import { Format } from "./grammar.js" */
 /** @import { Manifest } from "./manifest.js" */
-import { WebGemmaError } from "./errors.js";
+/** @import { Sampling } from "./model.js" */
+/** @import { ChatMessage, ToolDefinition } from "./request_messages.js" */
+import { bad, boolean, number, oneOf, record, text } from "./request_fields.js";
+import { checkMessages, checkTools, textOf } from "./request_messages.js";
 
 /**
  * A chat completions request in OpenAI's shape. Sampling fields left out take the checkpoint's defaults; a seed left out is drawn.
  *
  * @typedef {object} ChatRequest
  * @property {ChatMessage[]} messages
+ * @property {string | null} [model]  ignored, like user, metadata and store: the engine has one model
  * @property {boolean | null} [stream]
+ * @property {{ include_usage?: boolean | null } | null} [stream_options]
+ * @property {number | null} [n]  1 to 16 answers, written one after the other
  * @property {number | null} [temperature]  0 (greedy) to 2
  * @property {number | null} [top_p]  above 0, to 1
  * @property {number | null} [top_k]  0: all
  * @property {number | null} [min_p]  0 to 1
+ * @property {number | null} [frequency_penalty]  -2 to 2, for each time a token was generated
+ * @property {number | null} [presence_penalty]  -2 to 2, if it was generated
+ * @property {number | null} [repetition_penalty]  above 0, to 10; 1: none. For tokens of the prompt and of the answer
+ * @property {Record<string, number> | null} [logit_bias]  token id -> -100 to 100
+ * @property {boolean | null} [logprobs]
+ * @property {number | null} [top_logprobs]  0 to 20
  * @property {number | null} [max_tokens]
  * @property {number | null} [max_completion_tokens]  OpenAI's newer name of max_tokens
  * @property {number | null} [seed]
  * @property {string | string[] | null} [stop]
+ * @property {ResponseFormat | null} [response_format]
+ * @property {ToolDefinition[] | null} [tools]
+ * @property {ToolChoice | null} [tool_choice]
+ * @property {boolean | null} [parallel_tool_calls]  default: true
+ * @property {"none" | "minimal" | "low" | "medium" | "high" | null} [reasoning_effort]  default: "none". A budget of 128, 512 or
+ *   2048 tokens of thoughts, "high": no limit
+ * @property {{ enabled: boolean, budget_tokens?: number | null } | null} [thinking]  the same, exactly
+ * @property {"error" | "drop_oldest" | null} [context_overflow]  what to do with more messages than fit; default: "error"
+ * @property {boolean | null} [continue_final_message]  go on with the text of the last message, an assistant's
+ * @property {Record<string, unknown> | null} [metadata]
+ * @property {string | null} [user]
+ * @property {boolean | null} [store]
  *
- * @typedef {object} Sampling  as Model.generate takes it
- * @property {number} temperature
- * @property {number} top_k
- * @property {number} top_p
- * @property {number} min_p
- * @property {number} seed  0 .. 2^32-1
+ * @typedef {{ type: "text" } | { type: "json_object" }
+ *   | { type: "json_schema", json_schema: { name?: string, description?: string, schema: object | boolean, strict?: boolean | null } }
+ *   | { type: "grammar", grammar: string }} ResponseFormat  grammar: xgrammar's EBNF, its first rule named root
+ *
+ * @typedef {"none" | "auto" | "required" | { type: "function", function: { name: string } }} ToolChoice
  *
  * @typedef {object} CheckedRequest
  * @property {ChatMessage[]} messages
  * @property {boolean} stream
- * @property {Sampling} sampling
+ * @property {boolean} includeUsage  in a stream
+ * @property {number} n
+ * @property {Sampling & { seed: number }} sampling
+ * @property {number | null} topLogprobs  null: no log-probabilities
  * @property {number | null} maxTokens  null: as many as fit
  * @property {string[]} stop
+ * @property {Format | null} format
+ * @property {ToolDefinition[]} tools  that the model is told of
+ * @property {ToolDefinition[]} mustCall  one of these is called; none: the model chooses
+ * @property {boolean} parallelCalls
+ * @property {{ budget: number } | null} thinking  budget: in tokens
+ * @property {boolean} dropOldest
+ * @property {boolean} continued  the last message is an answer to go on with
  */
 
-const ROLES = ["system", "user", "assistant"];
-/** Fields that change nothing here. */
-const IGNORED = new Set(["model", "user", "metadata", "store", "stream_options", "signal"]);
+const IGNORED = ["model", "user", "metadata", "store", "signal"];
 const KNOWN = new Set([
-  ...["messages", "stream", "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "seed", "stop"],
+  ...["messages", "stream", "stream_options", "n", "temperature", "top_p", "top_k", "min_p", "frequency_penalty"],
+  ...["presence_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "max_tokens"],
+  ...["max_completion_tokens", "seed", "stop", "response_format", "tools", "tool_choice", "parallel_tool_calls"],
+  ...["reasoning_effort", "thinking", "context_overflow", "continue_final_message"],
   ...IGNORED,
 ]);
-/** OpenAI fields that are not there yet, with the values that ask for nothing. @type {Map<string, unknown[]>} */
-const NEUTRAL = new Map(
-  Object.entries({
-    n: [1],
-    frequency_penalty: [0],
-    presence_penalty: [0],
-    logprobs: [false],
-    top_logprobs: [0],
-    logit_bias: [],
-    tools: [],
-    tool_choice: ["none", "auto"],
-    response_format: [],
-  }),
-);
+const MOST_ANSWERS = 16;
+const EFFORTS = { none: null, minimal: 128, low: 512, medium: 2048, high: Infinity };
 
 /**
  * @param {unknown} request
  * @param {Manifest["sampling"]} defaults
+ * @param {number} vocabSize
  * @returns {CheckedRequest}
- * @throws {WebGemmaError} "bad-request" naming the field, or "empty-message"
+ * @throws {import("./errors.js").WebGemmaError} "bad-request" naming the field, or "empty-message"
  */
-export function checkRequest(request, defaults) {
-  if (typeof request !== "object" || request === null) throw bad("the request must be an object");
-  const fields = /** @type {Record<string, unknown>} */ (request);
-  for (const [name, value] of Object.entries(fields)) {
-    if (KNOWN.has(name) || value === undefined || value === null) continue;
-    const neutral = NEUTRAL.get(name);
-    if (neutral === undefined) throw bad(`unknown field ${name}`);
-    const empty = typeof value === "object" && Object.keys(value).length === 0;
-    const plainText = name === "response_format" && /** @type {{ type?: unknown }} */ (value).type === "text";
-    if (!neutral.includes(value) && !empty && !plainText) throw bad(`${name} is not supported`);
-  }
+export function checkRequest(request, defaults, vocabSize) {
+  const fields = record(request, "the request");
+  for (const [name, value] of Object.entries(fields))
+    if (!KNOWN.has(name) && value !== undefined && value !== null) throw bad(`unknown field ${name}`);
   const maxTokens =
     number(fields, "max_completion_tokens", 1, Infinity, true) ?? number(fields, "max_tokens", 1, Infinity, true);
+  const tools = checkTools(fields.tools);
+  const { told, mustCall } = checkToolChoice(fields.tool_choice, tools);
+  const format = checkFormat(fields.response_format);
+  if (format && told.length > 0)
+    throw bad('response_format cannot be combined with tools; leave one out, or set tool_choice to "none"');
+  const top = number(fields, "top_logprobs", 0, 20, true);
+  const logprobs = boolean(fields, "logprobs");
+  if (top !== null && top > 0 && !logprobs) throw bad("top_logprobs needs logprobs: true");
+  const messages = checkMessages(fields.messages);
+  const continued = boolean(fields, "continue_final_message");
+  const last = messages.at(-1);
+  if (continued && (last?.role !== "assistant" || last.tool_calls || textOf(last.content ?? "").trim() === ""))
+    throw bad("continue_final_message needs a last message of the assistant, with text and without tool calls");
   return {
-    messages: checkMessages(fields.messages),
+    messages,
+    continued,
     stream: boolean(fields, "stream"),
+    includeUsage: boolean(record(fields.stream_options ?? {}, "stream_options"), "include_usage"),
+    n: number(fields, "n", 1, MOST_ANSWERS, true) ?? 1,
     maxTokens,
     stop: checkStop(fields.stop),
+    topLogprobs: logprobs ? (top ?? 0) : null,
+    format,
+    tools: told,
+    mustCall,
+    parallelCalls: boolean(fields, "parallel_tool_calls", true),
+    thinking: checkThinking(fields),
+    dropOldest: oneOf(fields, "context_overflow", ["error", "drop_oldest"]) === "drop_oldest",
     sampling: {
       temperature: number(fields, "temperature", 0, 2) ?? defaults.temperature,
       top_k: number(fields, "top_k", 0, 2 ** 31 - 1, true) ?? defaults.top_k,
       top_p: number(fields, "top_p", Number.MIN_VALUE, 1) ?? defaults.top_p,
       min_p: number(fields, "min_p", 0, 1) ?? 0,
+      frequency_penalty: number(fields, "frequency_penalty", -2, 2) ?? 0,
+      presence_penalty: number(fields, "presence_penalty", -2, 2) ?? 0,
+      repetition_penalty: number(fields, "repetition_penalty", Number.MIN_VALUE, 10) ?? 1,
+      logit_bias: checkBias(fields.logit_bias, vocabSize),
       seed: seed32(number(fields, "seed", Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, true)),
     },
   };
 }
 
 /**
- * @param {unknown} messages
- * @returns {ChatMessage[]}
+ * @param {unknown} bias
+ * @param {number} vocabSize
+ * @returns {[number, number][]}
  */
-function checkMessages(messages) {
-  if (!Array.isArray(messages)) throw bad("messages must be a list");
-  if (messages.length === 0) throw new WebGemmaError("empty-message", "There is no message to answer.");
-  return messages.map((message, i) => {
-    const name = `messages[${i}]`;
-    if (typeof message !== "object" || message === null) throw bad(`${name} must be an object`);
-    const { role, content } = /** @type {{ role: unknown, content: unknown }} */ (message);
-    if (typeof role !== "string" || !ROLES.includes(role))
-      throw bad(`${name}.role is ${JSON.stringify(role)}, expected one of ${ROLES.join(", ")}`);
-    const checked = checkContent(content, `${name}.content`);
-    // An answer may be empty (stopped before its first word); a question may not.
-    const text = typeof checked === "string" ? checked : checked.map((part) => part.text).join("");
-    if (role === "user" && text.trim() === "") throw new WebGemmaError("empty-message", `The message is empty (${name}).`);
-    return { role: /** @type {ChatMessage["role"]} */ (role), content: checked };
+function checkBias(bias, vocabSize) {
+  return Object.keys(record(bias ?? {}, "logit_bias")).map((key) => {
+    const id = Number(key);
+    if (!/^\d+$/.test(key) || id >= vocabSize)
+      throw bad(`logit_bias has the key ${JSON.stringify(key)}, expected token ids from 0 to ${vocabSize - 1}`);
+    const value = number(/** @type {Record<string, unknown>} */ (bias), key, -100, 100);
+    if (value === null) throw bad(`logit_bias of token ${id} is missing`);
+    return [id, value];
   });
 }
 
 /**
- * @param {unknown} content
- * @param {string} name
- * @returns {string | TextPart[]}
+ * @param {unknown} choice
+ * @param {ToolDefinition[]} tools
+ * @returns {{ told: ToolDefinition[], mustCall: ToolDefinition[] }}
  */
-function checkContent(content, name) {
-  if (typeof content === "string") return content;
-  if (!Array.isArray(content)) throw bad(`${name} must be a text or a list of text parts`);
-  return content.map((part, i) => {
-    if (part?.type !== "text") throw bad(`${name}[${i}] is of type ${JSON.stringify(part?.type)}: this model reads only text`);
-    if (typeof part.text !== "string") throw bad(`${name}[${i}].text must be a text`);
-    return { type: "text", text: part.text };
-  });
+function checkToolChoice(choice, tools) {
+  if (choice === "none") return { told: [], mustCall: [] };
+  if (choice === undefined || choice === null || choice === "auto") return { told: tools, mustCall: [] };
+  if (tools.length === 0) throw bad("tool_choice needs tools");
+  if (choice === "required") return { told: tools, mustCall: tools };
+  if (typeof choice === "string") throw bad(`tool_choice is "${choice}", expected none, auto, required or a function`);
+  const name = text(record(record(choice, "tool_choice").function, "tool_choice.function").name, "tool_choice.function.name");
+  const named = tools.filter((tool) => tool.function.name === name);
+  if (named.length === 0) throw bad(`tool_choice names ${name}, which is not among tools`);
+  return { told: tools, mustCall: named };
+}
+
+/**
+ * @param {unknown} format
+ * @returns {Format | null}
+ */
+function checkFormat(format) {
+  if (format === undefined || format === null) return null;
+  const fields = record(format, "response_format");
+  const type = oneOf(fields, "type", ["text", "json_object", "json_schema", "grammar"]);
+  switch (type) {
+    case "text":
+      return null;
+    case "json_object":
+      return { type };
+    case "grammar":
+      return { type, grammar: text(fields.grammar, "response_format.grammar") };
+    case "json_schema": {
+      const { schema } = record(fields.json_schema, "response_format.json_schema");
+      if (typeof schema === "boolean") return { type, schema };
+      return { type, schema: record(schema, "response_format.json_schema.schema") };
+    }
+    default:
+      throw bad("response_format.type is missing");
+  }
+}
+
+/**
+ * @param {Record<string, unknown>} fields
+ * @returns {{ budget: number } | null}
+ */
+function checkThinking(fields) {
+  const effort = oneOf(fields, "reasoning_effort", /** @type {(keyof typeof EFFORTS)[]} */ (Object.keys(EFFORTS)));
+  if (fields.thinking === undefined || fields.thinking === null) {
+    const budget = EFFORTS[effort ?? "none"];
+    return budget === null ? null : { budget };
+  }
+  if (effort !== null) throw bad("thinking and reasoning_effort say the same thing: leave one out");
+  const thinking = record(fields.thinking, "thinking");
+  if (thinking.enabled === undefined) throw bad("thinking.enabled is missing");
+  const budget = number(thinking, "budget_tokens", 1, Infinity, true) ?? Infinity;
+  return boolean(thinking, "enabled") ? { budget } : null;
 }
 
 /**
@@ -131,44 +213,9 @@ function checkContent(content, name) {
 function checkStop(stop) {
   if (stop === undefined || stop === null) return [];
   const list = Array.isArray(stop) ? stop : [stop];
-  if (!list.every((text) => typeof text === "string" && text !== ""))
+  if (!list.every((item) => typeof item === "string" && item !== ""))
     throw bad("stop must be a text or a list of texts, none of them empty");
   return list;
-}
-
-/**
- * @param {Record<string, unknown>} fields
- * @param {string} name
- * @param {number} least
- * @param {number} most
- * @param {boolean} [whole]
- * @returns {number | null} null if it was left out
- */
-function number(fields, name, least, most, whole = false) {
-  const value = fields[name];
-  if (value === undefined || value === null) return null;
-  if (typeof value !== "number" || !(value >= least && value <= most) || (whole && !Number.isSafeInteger(value))) {
-    const range =
-      least === Number.MIN_VALUE
-        ? `above 0, at most ${most}`
-        : most === Infinity
-          ? `at least ${least}`
-          : `from ${least} to ${most}`;
-    throw bad(
-      `${name} is ${typeof value === "number" ? value : JSON.stringify(value)}, expected a ${whole ? "whole " : ""}number ${range}`,
-    );
-  }
-  return value;
-}
-
-/**
- * @param {Record<string, unknown>} fields
- * @param {string} name
- */
-function boolean(fields, name) {
-  const value = fields[name] ?? false;
-  if (typeof value !== "boolean") throw bad(`${name} must be true or false`);
-  return value;
 }
 
 /**
@@ -178,9 +225,4 @@ function boolean(fields, name) {
 function seed32(seed) {
   if (seed === null) return /** @type {number} */ (crypto.getRandomValues(new Uint32Array(1))[0]);
   return seed >>> 0;
-}
-
-/** @param {string} what */
-function bad(what) {
-  return new WebGemmaError("bad-request", `The request is not valid: ${what}.`);
 }

@@ -237,13 +237,14 @@ export class ShardSource {
     const url = new URL(file.path, baseUrl).href;
     for (let failures = 1; ; failures++) {
       try {
-        const response = await requestBytes({ url, fetch, size: file.bytes, from, to: from + bytes, signal, stallMs, cache: "no-store" });
+        const part = { size: file.bytes, from, to: from + bytes };
+        const response = await requestBytes({ ...part, url, fetch, signal, stallMs, cache: "no-store" });
         const found = new Uint8Array(bytes);
         // A server without ranges sends the whole file from its start.
         let at = response.from - from;
         for await (const chunk of response.chunks()) {
-          const part = chunk.subarray(Math.max(0, -at), Math.max(0, bytes - at));
-          if (part.length > 0) found.set(part, Math.max(0, at));
+          const wanted = chunk.subarray(Math.max(0, -at), Math.max(0, bytes - at));
+          if (wanted.length > 0) found.set(wanted, Math.max(0, at));
           at += chunk.length;
           if (at >= bytes) return found;
         }

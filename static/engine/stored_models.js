@@ -61,7 +61,7 @@ export async function storedManifest(store, url) {
   const { verified } = await store.list();
   for (const name of [key, key + NEXT]) {
     const record = await readRecord(store, name);
-    if (record && record.manifest.files.every((file) => file.role !== "shard" || verified.has(file.sha256))) return record.manifest;
+    if (record && isComplete(record.manifest, verified)) return record.manifest;
   }
   return null;
 }
@@ -85,7 +85,7 @@ export async function listModels(store) {
       ...{ url, name, title, savedAt },
       bytes: sum(files.map(({ bytes }) => bytes)),
       storedBytes: sum(sizes),
-      complete: files.every((file) => file.role !== "shard" || verified.has(file.sha256)),
+      complete: isComplete(manifest, verified),
     };
   });
   return (await Promise.all(models)).sort((a, b) => a.name.localeCompare(b.name));
@@ -179,6 +179,14 @@ export async function verifyModel(store, url, onBytes) {
   const key = await keyOf(url);
   const record = (await readRecord(store, key + NEXT)) ?? (await readRecord(store, key));
   return record ? await verifyStored(store, record.manifest.files, onBytes) : [];
+}
+
+/**
+ * @param {Manifest} manifest
+ * @param {Set<string>} verified  sha256 of what is here
+ */
+function isComplete({ files }, verified) {
+  return files.every((file) => file.role !== "shard" || verified.has(file.sha256));
 }
 
 /** @param {string} url */

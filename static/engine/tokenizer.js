@@ -104,6 +104,17 @@ export class Tokenizer {
   }
 
   /**
+   * @param {number} id
+   * @returns {Uint8Array} the UTF-8 of its text, which may be a part of a character; a control token's is its name
+   */
+  bytesOf(id) {
+    const piece = this.#pieces[id] ?? "";
+    const byte = /^<0x([0-9A-Fa-f]{2})>$/.exec(piece)?.[1];
+    if (byte !== undefined) return Uint8Array.of(parseInt(byte, 16));
+    return new TextEncoder().encode(this.specialIds.has(id) ? piece : piece.replaceAll("\u2581", " "));
+  }
+
+  /**
    * A rendered chat template: control tokens become their ids, everything between is text, guarded or not.
    *
    * @param {string} rendered

@@ -17,6 +17,7 @@ const PACKAGES = {
   "web-runtime": "@mlc-ai/web-runtime",
   tokenizers: "@huggingface/tokenizers",
   jinja: "@huggingface/jinja",
+  xgrammar: "@mlc-ai/web-xgrammar",
   marked: "marked",
   dompurify: "dompurify",
 };
@@ -24,8 +25,8 @@ const PACKAGES = {
 /** npm package -> its exports that the page uses, where the whole package would be far larger than they are. */
 const ONLY = { "hash-wasm": ["createSHA256"] };
 
-/** The web runtime reaches for these only under Node; in a browser those branches never run. */
-const NODE_ONLY = /^(node:)?(ws|perf_hooks|crypto|fs|path|util|child_process|worker_threads|wasi)$/;
+/** The web runtime and xgrammar reach for these only under Node; in a browser those branches never run. */
+const NODE_ONLY = /^(node:)?(ws|perf_hooks|crypto|fs|path|util|child_process|worker_threads|wasi|url|module)$/;
 
 /** @type {import("esbuild").Plugin} */
 const emptyNodeModules = {
@@ -33,6 +34,33 @@ const emptyNodeModules = {
   setup(bundler) {
     bundler.onResolve({ filter: NODE_ONLY }, (args) => ({ path: args.path, namespace: "empty" }));
     bundler.onLoad({ filter: /.*/, namespace: "empty" }, () => ({ contents: "module.exports = {};", loader: "js" }));
+  },
+};
+
+/**
+ * A package may say that it is a module and ship a UMD script, which works as neither: the names that such a script sets on
+ * `exports`, or null for any other package.
+ * @param {string} name npm package name
+ * @param {any} manifest its package.json
+ */
+async function umdExports(name, manifest) {
+  if (manifest.type !== "module" || manifest.exports !== undefined || !manifest.main) return null;
+  const source = await readFile(join(root, "node_modules", name, manifest.main), "utf8");
+  if (!source.startsWith("(function (global, factory)")) return null;
+  return [...source.matchAll(/^ {2}exports\.(\w+) = /gm)].map(([, key]) => key).filter((key) => key !== "default");
+}
+
+/** Runs such a script as the CommonJS that it also is. Its branches for Node are cut off. @type {import("esbuild").Plugin} */
+const umdModules = {
+  name: "umd-modules",
+  setup(bundler) {
+    bundler.onResolve({ filter: /^umd:/ }, ({ path }) => ({ path: path.slice(4), namespace: "umd" }));
+    bundler.onLoad({ filter: /.*/, namespace: "umd" }, async ({ path: name }) => {
+      const manifest = JSON.parse(await readFile(join(root, "node_modules", name, "package.json"), "utf8"));
+      const source = await readFile(join(root, "node_modules", name, manifest.main), "utf8");
+      const contents = `const exports = {}, module = { exports }, process = undefined;\n${source}\nexport const exported = exports;`;
+      return { contents, loader: "js" };
+    });
   },
 };
 
@@ -48,6 +76,11 @@ async function entrySources(name) {
     return { code, types: code };
   }
   const manifest = JSON.parse(await readFile(join(root, "node_modules", name, "package.json"), "utf8"));
+  const wrapped = await umdExports(name, manifest);
+  if (wrapped) {
+    const code = `import { exported } from "umd:${name}";\nexport const { ${wrapped.join(", ")} } = exported;\n`;
+    return { code, types: `export * from "${name}";\n` };
+  }
   const isModule = manifest.type === "module" || manifest.module !== undefined || manifest.exports !== undefined;
   if (isModule) {
     const code = `export * from "${name}";\n` + ("default" in (await import(name)) ? `export { default } from "${name}";\n` : "");
@@ -88,7 +121,7 @@ for (const [bundle, name] of Object.entries(PACKAGES)) {
     target: "es2022",
     legalComments: "inline",
     logLevel: "warning",
-    plugins: [emptyNodeModules],
+    plugins: [emptyNodeModules, umdModules],
   });
 }
 const licences = await Promise.all([...Object.values(PACKAGES), "tslib"].map(licenceText));

@@ -219,7 +219,7 @@ def start_child(checkpoint: Path, models: Path, repository: Path) -> subprocess.
 
 
 def test_two_builds_at_once_give_one_clear_error(located: Located, models: Path, repository: Path) -> None:
-    with start_child(located.checkpoint.folder, models, repository) as child:
+    with start_child(Path(located.checkpoint.label), models, repository) as child:
         try:
             with pytest.raises(BuildError, match="Another build of m is running"):
                 build(located, models)
@@ -236,7 +236,7 @@ def test_two_builds_at_once_give_one_clear_error(located: Located, models: Path,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
 def test_sigterm_cleans_up(located: Located, models: Path, repository: Path) -> None:
-    with start_child(located.checkpoint.folder, models, repository) as child:
+    with start_child(Path(located.checkpoint.label), models, repository) as child:
         child.send_signal(signal.SIGTERM)
         assert child.wait(10) == 128 + signal.SIGTERM
     assert visible(models) == []

@@ -24,7 +24,7 @@ from tests.build.helpers import build, visible
     ],
 )
 def test_chat_files_that_do_not_fit(located: Located, models: Path, name: str, change: str | None, match: str) -> None:
-    path = located.checkpoint.folder / name
+    path = Path(located.checkpoint.label) / name
     path.unlink(missing_ok=True)
     if change is not None:
         path.write_text(change)
@@ -34,7 +34,7 @@ def test_chat_files_that_do_not_fit(located: Located, models: Path, name: str, c
 
 
 def test_templates_from_tokenizer_config(located: Located, models: Path) -> None:
-    folder = located.checkpoint.folder
+    folder = Path(located.checkpoint.label)
     (folder / "chat_template.jinja").unlink()
     for template in ("T", [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "T"}]):
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))

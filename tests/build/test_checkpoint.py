@@ -12,7 +12,6 @@ import safetensors.numpy
 
 from build_wasm.checkpoint import Checkpoint, weight_file_names
 from build_wasm.errors import BuildError
-from build_wasm.hub import locate
 from build_wasm.safetensors_file import read_header
 from tests import tiny
 
@@ -235,16 +234,3 @@ def test_one_tensor_under_two_names(tmp_path: Path) -> None:
     named["model.norm.weight"] = np.ones(64, np.float32)
     tiny.write_safetensors(tmp_path / "model.safetensors", named)
     refused(tmp_path, "holds both")
-
-
-def test_what_is_no_model_is_refused_by_name(tmp_path: Path) -> None:
-    for model, match in {
-        "x.gguf": "GGUF files",
-        "nothing-here": "no checkpoint folder, no hub id",
-        "a/b/c": "no checkpoint folder, no hub id",
-        "./a": "no checkpoint folder, no hub id",
-    }.items():
-        with pytest.raises(BuildError, match=match):
-            locate(model, None, lambda done, total, text: None)
-    with pytest.raises(BuildError, match="--revision is for hub ids"):
-        locate(str(tmp_path), "main", lambda done, total, text: None)

@@ -48,7 +48,9 @@ def test_a_life_of_an_artifact(checkpoint: Path, tmp_path: Path, capsys: pytest.
     assert run("verify", "tiny-model") == 0
     assert "is intact: 4 files" in capsys.readouterr().out
     assert run("export", "tiny-model", tmp_path / "site") == 0
-    assert {p.name for p in (tmp_path / "site").iterdir()} == {p.name for p in folder.iterdir()}
+    assert "a site with tiny-model" in capsys.readouterr().out
+    copied = {p.name for p in (tmp_path / "site" / "models" / "tiny-model").iterdir()}
+    assert copied == {p.name for p in folder.iterdir()} | {"index.html"}
     assert run("export", "tiny-model", tmp_path / "site") == 1
     assert "is not an empty folder" in capsys.readouterr().err
     assert run("remove", "tiny-model") == 0
@@ -116,7 +118,13 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize(
     ("model", "name"),
-    [("google/gemma-4-E2B-it", "gemma-4-E2B-it"), ("demo", "demo"), ("/a/my model/", "my-model"), ("C:\\m\\x", "x")],
+    [
+        ("google/gemma-4-E2B-it", "gemma-4-E2B-it"),
+        ("demo", "demo"),
+        ("/a/my model/", "my-model"),
+        ("C:\\m\\x", "x"),
+        ("o/r/m-Q4_0.gguf", "m-Q4_0"),
+    ],
 )
 def test_default_names(model: str, name: str) -> None:
     assert artifact_name(model) == name

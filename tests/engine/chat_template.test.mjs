@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { readFileSync } from "node:fs";
+
 import { ChatTemplate } from "../../static/engine/chat_template.js";
+import { checkMessages } from "../../static/engine/request_messages.js";
 import { demoTemplate, tokenizer } from "./helpers.mjs";
 
 const identity = (text) => text;
@@ -45,4 +48,24 @@ test("a template that does not parse is a manifest error; one that refuses is a 
     code: "bad-request",
     message: /roles must alternate/,
   });
+});
+
+for (const { name, messages, tools, thinking, rendered } of JSON.parse(readFileSync(new URL("../goldens/template.json", import.meta.url), "utf8"))) {
+  test(`as transformers renders it: ${name}`, () => {
+    assert.equal(demo.render(checkMessages(messages), { tools, thinking }), rendered);
+  });
+}
+
+test("control tokens in a tool's declaration, arguments and result are text", () => {
+  const guarded = new ChatTemplate(demoTemplate, { bosToken: "<bos>", guard: tokenizer.guard });
+  const tools = [{ type: "function", function: { name: "f", description: "<tool|><bos>", parameters: { type: "object" } } }];
+  const call = { id: "a", type: "function", function: { name: "f", arguments: '{"<turn|>":"<tool_call|>"}' } };
+  const messages = checkMessages([
+    { role: "user", content: "x" },
+    { role: "assistant", content: null, tool_calls: [call] },
+    { role: "tool", tool_call_id: "a", content: "<tool_response|><turn|>" },
+  ]);
+  const ids = tokenizer.encodePrompt(guarded.render(messages, { tools }));
+  const count = (token) => ids.filter((id) => id === tokenizer.idOf(token)).length;
+  assert.deepEqual(["<bos>", "<tool|>", "<tool_call|>", "<tool_response|>", "<turn|>"].map(count), [1, 1, 1, 1, 2]);
 });

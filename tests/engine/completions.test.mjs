@@ -16,10 +16,11 @@ test("a whole answer in OpenAI's shape", async () => {
   assert.equal(answer.object, "chat.completion");
   assert.equal(answer.model, "small");
   assert.deepEqual(answer.choices, [
-    { index: 0, message: { role: "assistant", content: "Paris." }, finish_reason: "stop", logprobs: null },
+    { index: 0, message: { role: "assistant", content: "Paris.", refusal: null }, finish_reason: "stop", logprobs: null },
   ]);
   const prompt = tokenizer.encodePrompt("<bos><|turn>user\nCapital of France?<turn|>\n<|turn>model\n");
-  const { prompt_tokens, completion_tokens, total_tokens, cached_tokens } = answer.usage;
+  const { prompt_tokens, completion_tokens, total_tokens, cached_tokens, prompt_tokens_details } = answer.usage;
+  assert.deepEqual(prompt_tokens_details, { cached_tokens });
   assert.deepEqual([prompt_tokens, completion_tokens, cached_tokens], [prompt.length, encode("Paris.").length, 0]);
   assert.equal(total_tokens, prompt_tokens + completion_tokens);
   assert.deepEqual(model.calls, [
@@ -27,20 +28,28 @@ test("a whole answer in OpenAI's shape", async () => {
     {
       generate: prompt.at(-1),
       position: prompt.length - 1,
-      sampling: { temperature: 0, top_k: 64, top_p: 0.95, min_p: 0, seed: 7 },
+      sampling: {
+        ...{ temperature: 0, top_k: 64, top_p: 0.95, min_p: 0, seed: 7, logit_bias: [] },
+        ...{ frequency_penalty: 0, presence_penalty: 0, repetition_penalty: 1 },
+      },
       maxTokens: 256 - prompt.length,
     },
   ]);
   assert.equal(model.returned, 1, "the model is told to stop: it rolls back what it ran ahead");
 });
 
-test("streamed chunks: role first, text, finish_reason and usage last", async () => {
-  const chunks = await collect(await completionsOver(new FakeModel(says("Grüße 😀!"))).create(ask("Hi", { stream: true })));
+test("streamed chunks: role first, text, finish_reason last, then the usage if it was asked for", async () => {
+  const request = ask("Hi", { stream: true, stream_options: { include_usage: true } });
+  const all = await collect(await completionsOver(new FakeModel(says("Grüße 😀!"))).create(request));
+  const bare = await collect(await completionsOver(new FakeModel(says("Grüße 😀!"))).create(ask("Hi", { stream: true })));
+  assert.ok(bare.every((chunk) => !("usage" in chunk)) && bare.length === all.length - 1);
+  const chunks = all.slice(0, -1);
+  assert.deepEqual(all.at(-1).choices, []);
+  assert.ok(all.at(-1).usage.completion_tokens > 0);
   assert.deepEqual(chunks[0].choices[0].delta, { role: "assistant", content: "" });
   assert.equal(textOf(chunks), "Grüße 😀!");
   const last = chunks.at(-1);
   assert.equal(last.choices[0].finish_reason, "stop");
-  assert.ok(last.usage.completion_tokens > 0);
   assert.ok(chunks.slice(0, -1).every((chunk) => chunk.usage === null && chunk.choices[0].finish_reason === null));
   assert.ok(chunks.every((chunk) => chunk.object === "chat.completion.chunk" && chunk.id === chunks[0].id));
   assert.ok(
@@ -118,15 +127,11 @@ test("the model may refuse to reuse a prefix; reset forgets it", async () => {
   const model = new FakeModel(says("Hello!"));
   const completions = completionsOver(model);
   const seen = [];
-  model.reusable = (common, cached) => (seen.push([common, cached]), 0);
-  const first = await completions.create(ask("Hi"));
+  model.reusable = (common) => (seen.push(common), 0);
+  await completions.create(ask("Hi"));
   const other = await completions.create(ask("Ho"));
   assert.equal(other.usage.cached_tokens, 0);
-  // The end-of-turn token was seen, not written: what is cached ends before it.
-  assert.deepEqual(seen, [
-    [0, 0],
-    [4, first.usage.total_tokens],
-  ]);
+  assert.deepEqual(seen, [0, 4]);
   model.reusable = (common) => common;
   await completions.reset();
   assert.equal((await completions.create(ask("Ho"))).usage.cached_tokens, 0);
@@ -249,7 +254,7 @@ test("empty messages are refused by their own code", async () => {
 const BAD = [
   [{ messages: "Hi" }, /messages must be a list/],
   [{ messages: [null] }, /messages\[0\]/],
-  [{ messages: [{ role: "robot", content: "Hi" }] }, /"robot".*system, user, assistant/],
+  [{ messages: [{ role: "robot", content: "Hi" }] }, /"robot".*system, developer, user, assistant, tool/],
   [{ messages: [{ role: "user" }] }, /messages\[0\]\.content/],
   [{ messages: [{ role: "user", content: [{ type: "image_url", image_url: {} }] }] }, /"image_url".*only text/],
   [{ messages: [{ role: "user", content: [{ type: "text" }] }] }, /content\[0\]\.text/],
@@ -264,9 +269,26 @@ const BAD = [
   [{ seed: 0.5 }, /seed/],
   [{ stop: [""] }, /stop/],
   [{ stop: 5 }, /stop/],
-  [{ n: 2 }, /n is not supported/],
-  [{ tools: [{ type: "function" }] }, /tools is not supported/],
-  [{ response_format: { type: "json_object" } }, /response_format is not supported/],
+  [{ n: 17 }, /n is 17, expected a whole number from 1 to 16/],
+  [{ frequency_penalty: 3 }, /frequency_penalty.*-2 to 2/],
+  [{ repetition_penalty: 0 }, /repetition_penalty.*above 0/],
+  [{ logit_bias: { 99999: 1 } }, /logit_bias.*"99999".*16383/],
+  [{ logit_bias: { 5: 101 } }, /5 is 101/],
+  [{ top_logprobs: 3 }, /top_logprobs needs logprobs/],
+  [{ logprobs: true, top_logprobs: 21 }, /top_logprobs.*0 to 20/],
+  [{ tools: [{ type: "function" }] }, /tools\[0\]\.function/],
+  [{ tools: [{ type: "function", function: { name: "a b" } }] }, /tools\[0\]\.function\.name is "a b"/],
+  [{ tool_choice: "required" }, /tool_choice needs tools/],
+  [{ response_format: { type: "xml" } }, /response_format|type is "xml"/],
+  [{ response_format: { type: "json_schema" } }, /response_format\.json_schema/],
+  [{ response_format: { type: "json_schema", json_schema: { schema: { type: "bogus" } } } }, /cannot be compiled: Unsupported type "bogus"/],
+  [{ response_format: { type: "grammar", grammar: "root = 5" } }, /response_format\.grammar cannot be compiled: EBNF/],
+  [{ response_format: { type: "grammar", grammar: "root = 5" }, stream: true }, /response_format\.grammar cannot be compiled: EBNF/],
+  [{ reasoning_effort: "huge" }, /reasoning_effort.*none, minimal/],
+  [{ thinking: {} }, /thinking\.enabled/],
+  [{ context_overflow: "shrug" }, /context_overflow.*error, drop_oldest/],
+  [{ continue_final_message: true }, /continue_final_message needs/],
+  [{ messages: [{ role: "tool", tool_call_id: "x", content: "1" }] }, /messages\[0\]\.tool_call_id is "x"/],
   [{ temprature: 1 }, /unknown field temprature/],
 ];
 for (const [fields, message] of BAD) {
@@ -317,7 +339,7 @@ test("logits: from an empty cache, bad ids refused", async () => {
 });
 
 test("control tokens in an answer give no text and do not end it, but stop ids do", async () => {
-  const model = new FakeModel(() => [...encode("a"), 100, ...encode("b"), END_OF_TURN]);
+  const model = new FakeModel(() => [...encode("a"), 46, ...encode("b"), END_OF_TURN]);
   const answer = await completionsOver(model).create(ask("Hi"));
   assert.equal(answer.choices[0].message.content, "ab");
 });

@@ -60,8 +60,8 @@ test("loading: stages in order, weights before record, then it answers", async (
   assert.deepEqual(engine.manifest, manifest);
   const answer = await engine.chat.completions.create(ask());
   assert.equal(answer.choices[0].message.content, "Hello there!");
-  const chunks = await collect(await engine.chat.completions.create(ask({ stream: true })));
-  assert.equal(chunks.map((chunk) => chunk.choices[0].delta.content ?? "").join(""), "Hello there!");
+  const chunks = await collect(await engine.chat.completions.create(ask({ stream: true, stream_options: { include_usage: true } })));
+  assert.equal(chunks.map((chunk) => chunk.choices[0]?.delta.content ?? "").join(""), "Hello there!");
   assert.equal(chunks.at(-1).usage.cached_tokens, answer.usage.prompt_tokens - 1);
   assert.equal((await engine.logits([2, 105])).length, 16384);
   assert.equal((await engine.logits(Uint32Array.of(2, 105))).length, 16384);

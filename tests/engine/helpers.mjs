@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { ChatTemplate } from "../../static/engine/chat_template.js";
 import { Completions } from "../../static/engine/completions.js";
 import { SCHEMA_VERSION } from "../../static/engine/manifest.js";
+import { Grammars } from "../../static/engine/grammar.js";
 import { Tokenizer } from "../../static/engine/tokenizer.js";
 
 const DEMO = new URL("../../build_wasm/demo_model/", import.meta.url);
@@ -235,21 +236,41 @@ export class FakeModel {
     logits[this.kv.length] = 1;
     return logits;
   }
-  reusablePrefix(common, cached) {
-    return this.reusable(common, cached);
+  reusablePrefix(common, copy) {
+    return this.reusable(common, copy);
   }
-  async *generate({ id, position, sampling, maxTokens, signal }) {
+  headroom() {
+    return Infinity;
+  }
+  copyBytes = { rings: 100, position: 1 };
+  copyCaches(what) {
+    const bytes = (what.rings ? this.copyBytes.rings : 0) + what.positions * this.copyBytes.position;
+    const kv = this.kv.slice();
+    return { ...what, bytes, kv, intact: 0, buffers: [], made: Promise.resolve(true), dispose() {} };
+  }
+  restoreCaches(copy) {
+    if (copy.positions > 0) this.kv = copy.kv.slice(0, copy.positions);
+  }
+  /** The script's tokens; with a constraint, the first token that its mask allows where the script's next one is not. */
+  async *generate(options) {
+    const { id, position, sampling, maxTokens, signal, constraint, onLogprobs } = options;
     if (position > this.kv.length) throw new Error(`hole at ${this.kv.length}`);
     this.calls.push({ generate: id, position, sampling, maxTokens });
     this.kv.length = position;
     let newest = id;
     try {
       let count = 0;
-      for (const next of this.reply([...this.kv, id])) {
+      for (let next of this.reply([...this.kv, id], options)) {
         if (count++ >= maxTokens || signal?.aborted) return;
         await new Promise((resolve) => setImmediate(resolve));
+        if (constraint) {
+          const mask = await constraint.mask();
+          const allowed = (token) => (mask[token >> 5] >>> (token & 31)) & 1;
+          if (!allowed(next)) next = mask.findIndex((word) => word !== 0) * 32 + 31 - Math.clz32(mask.find((word) => word !== 0));
+        }
         this.kv.push(newest);
         newest = next;
+        onLogprobs?.({ id: next, logprob: -0.5, top: [{ id: next, logprob: -0.5 }, { id: 107, logprob: -2 }] });
         yield next;
       }
     } finally {
@@ -264,10 +285,21 @@ export class FakeModel {
   }
 }
 
+/** xgrammar takes what it finds for the environment it runs in: here it is to find a worker. */
+export async function loadXgrammar() {
+  globalThis.self ??= globalThis;
+  globalThis.importScripts ??= () => {};
+  globalThis.location ??= { href: BASE };
+  return await import("../../static/vendor/xgrammar.js");
+}
+
+/** Grammars over the demo model's tokenizer. */
+export const grammarsOf = () => new Grammars(tokenizer, 16384, [1, 106, 50], loadXgrammar);
+
 /** Completions over a fake model that answers with `text` and then ends its turn. */
-export function completionsOver(model, { context = 256, manifest = smallArtifact().manifest } = {}) {
+export function completionsOver(model, { context = 256, manifest = smallArtifact().manifest, cache } = {}) {
   const template = new ChatTemplate(manifest.chat_template, { bosToken: "<bos>", guard: tokenizer.guard });
-  return new Completions({ model, manifest, tokenizer, template, context });
+  return new Completions({ model, manifest, tokenizer, template, context, grammars: grammarsOf(), cache });
 }
 
 export const END_OF_TURN = 106;

@@ -207,7 +207,8 @@ test("a tensor of 6 GiB: no offset or size beyond 2^32 is truncated, memory stay
   const buffers = fakeBuffers(manifest, { keep: false });
   let last;
   await loadWeights({
-    ...{ manifest, device, baseUrl: BASE, fetch: server.fetch, newHash: async () => ({ init() {}, update() {}, digest: () => sha256 }) },
+    ...{ manifest, device, baseUrl: BASE, fetch: server.fetch },
+    newHash: async () => ({ init() {}, update() {}, digest: () => sha256 }),
     bufferOf: (name) => buffers.get(name),
     onProgress: (progress) => (last = progress),
   });

@@ -140,6 +140,6 @@ export class FakeStorage {
   }
 
   crash() {
-    for (const folder of [this.files, this.models]) for (const content of folder.values()) Object.assign(content, { readers: 0, writer: false });
+    for (const content of [...this.files.values(), ...this.models.values()]) Object.assign(content, { readers: 0, writer: false });
   }
 }

@@ -7,7 +7,14 @@ import { loadWeights, startLoading } from "../../static/engine/loader.js";
 import { fetchManifest } from "../../static/engine/manifest_fetch.js";
 import { ProgressMeter } from "../../static/engine/progress.js";
 import { ShardSource } from "../../static/engine/shard_source.js";
-import { deleteModel, listModels, recordComplete, recordStart, storedManifest, verifyModel } from "../../static/engine/stored_models.js";
+import {
+  deleteModel,
+  listModels,
+  recordComplete,
+  recordStart,
+  storedManifest,
+  verifyModel,
+} from "../../static/engine/stored_models.js";
 import { transfersInWorkers } from "../../static/engine/transfer_pool.js";
 import { BASE, FakeDevice, fakeBuffers, pattern, serve, sha256Of, smallArtifact } from "./helpers.mjs";
 import { FakeStorage } from "./opfs.mjs";
@@ -15,7 +22,8 @@ import { FakeStorage } from "./opfs.mjs";
 const turnAtOnce = async () => ({ report() {}, release() {} });
 
 /** Everything for loading an artifact over a disk; `load()` may be called again, as a later visit. */
-async function visit({ disk = new FakeStorage(), artifact = smallArtifact(), faults, device = new FakeDevice(), ...options } = {}) {
+async function visit({ disk = new FakeStorage(), artifact = smallArtifact(), faults, ...options } = {}) {
+  const device = new FakeDevice();
   const { manifest, files } = artifact;
   const store = await FileStore.open(disk);
   Object.assign(store ?? {}, { writable: true }); // as in a worker
@@ -371,7 +379,8 @@ test("a stalled server that comes back costs nothing twice", async () => {
 test("a page without workers loads without a storage", async () => {
   const { manifest, files } = smallArtifact();
   const buffers = fakeBuffers(manifest);
-  await loadWeights({ manifest, device: new FakeDevice(), bufferOf: (name) => buffers.get(name), baseUrl: BASE, fetch: serve(files).fetch });
+  const bufferOf = (name) => buffers.get(name);
+  await loadWeights({ manifest, device: new FakeDevice(), bufferOf, baseUrl: BASE, fetch: serve(files).fetch });
   assert.deepEqual(buffers.get("whole").buffer.memory, files.get("a.bin").subarray(0, 32));
 });
 

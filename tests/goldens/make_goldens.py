@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from transformers import Gemma4ForCausalLM, Gemma4TextConfig, PreTrainedTokenizerFast
 
+from build_wasm.checkpoint import Checkpoint
 from build_wasm.hub import DEMO_FOLDER, locate
 from build_wasm.quantize import F32
 from tests import tiny
@@ -137,6 +138,7 @@ def make_tiny(shape: str) -> None:
 
 def make_demo() -> None:
     checkpoint = locate("demo", None, lambda done, total, text: None).checkpoint
+    assert isinstance(checkpoint, Checkpoint)
     config = checkpoint.json("config.json")["text_config"]
     model = load(config, ((name, tensor.rows(0, tensor.shape[0])) for name, tensor in checkpoint.tensors.items()))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(DEMO_FOLDER)

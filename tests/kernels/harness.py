@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ async ({ wgsl, buffers, uniforms, grid }) => {
 """
 
 
+@cache  # a kernel of a chain runs many times
 def wgsl_of(function: Any) -> str:
     """WGSL source of a PrimFunc with explicit thread bindings."""
     module = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from build_wasm.kernels.formats import Format, Matrix
-from build_wasm.kernels.matmul import Tiling, matmul, sum_parts, tiling
+from build_wasm.kernels.matmul import Tiling, matmul, shape_numbers, sum_numbers, sum_parts, tiling
 from build_wasm.reference import gelu_tanh
 from tests.kernels.harness import Kernels
 from tests.kernels.packing import packed, random
+
+
+def numbers(matrix: Matrix, tile: Tiling, m: int) -> dict[str, int]:
+    """The integers that a matmul takes."""
+    names = ("groups", "N", "chunks", "splits", "steps")
+    return {"tiles": m // tile.rows * tile.splits, **dict(zip(names, shape_numbers(matrix, tile), strict=True))}
+
+
+def poison(size: int) -> NDArray[np.float32]:
+    """An output before the kernel runs."""
+    return np.full(size, np.nan, np.float32)
 
 
 @pytest.mark.parametrize(
@@ -23,8 +35,9 @@ def test_product(kernels: Kernels, m: int, tile: Tiling, rows: int, columns: int
     w, weight, scales = packed(random(rng, rows, columns), format_)
     x = random(rng, m, columns)
     parts = kernels.run(
-        matmul(Matrix(rows, columns, format_), tile),
-        {"X": x, "W": weight, "S": scales, "OUT": np.full((tile.splits * m, rows), np.nan, np.float32)},
+        matmul(format_, tile),
+        {"X": x.ravel(), "W": weight.ravel(), "S": scales.ravel(), "OUT": poison(tile.splits * m * rows)},
+        numbers(Matrix(rows, columns, format_), tile, m),
     )["OUT"]
     result = parts.reshape(tile.splits, m, rows).sum(axis=0)
     np.testing.assert_allclose(result, x @ w.T, rtol=1e-4, atol=1e-3)
@@ -34,10 +47,12 @@ def test_geglu(kernels: Kernels) -> None:
     rng = np.random.default_rng(0)
     w, weight, scales = packed(random(rng, 192, 64), "q4")
     x = random(rng, 16, 64)
+    tile = Tiling(16, 8, 1)
     result = kernels.run(
-        matmul(Matrix(192, 64, "q4"), Tiling(16, 8, 1), geglu=True),
-        {"X": x, "W": weight, "S": scales, "OUT": np.full((16, 96), np.nan, np.float32)},
-    )["OUT"]
+        matmul("q4", tile, geglu=True),
+        {"X": x.ravel(), "W": weight.ravel(), "S": scales.ravel(), "OUT": poison(16 * 96)},
+        numbers(Matrix(192, 64, "q4"), tile, 16),
+    )["OUT"].reshape(16, 96)
     y = x @ w.T
     np.testing.assert_allclose(result, gelu_tanh(y[:, 0::2]) * y[:, 1::2], rtol=1e-4, atol=1e-3)
 
@@ -46,9 +61,12 @@ def test_geglu(kernels: Kernels) -> None:
 def test_sum_of_parts(kernels: Kernels, geglu: bool) -> None:
     parts = random(np.random.default_rng(1), 3 * 5, 320)
     width = 160 if geglu else 320
+    names = ("groups", "m", "vectors", "splits")
     result = kernels.run(
-        sum_parts(320, 3, geglu=geglu), {"PARTS": parts, "OUT": np.full((5, width), np.nan, np.float32)}
-    )["OUT"]
+        sum_parts(geglu=geglu),
+        {"PARTS": parts.ravel(), "OUT": poison(5 * width)},
+        dict(zip(names, sum_numbers(Matrix(320, 32, "q4"), 5, 3), strict=True)),
+    )["OUT"].reshape(5, width)
     y = parts.reshape(3, 5, 320).sum(axis=0)
     np.testing.assert_allclose(result, gelu_tanh(y[:, 0::2]) * y[:, 1::2] if geglu else y, rtol=1e-4, atol=1e-4)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -117,7 +117,7 @@ def test_softcap(kernels: Kernels) -> None:
 
 @pytest.mark.parametrize("format_", ["q4", "f32"])
 @pytest.mark.parametrize("P", [32, 256])
-def test_per_layer_embedding_product(kernels: Kernels, format_: Format, P: int) -> None:
+def test_per_layer_embedding_product(kernels: Kernels, format_: Literal["q4", "f32"], P: int) -> None:
     rng = np.random.default_rng(3)
     layers, layer, vocabulary, token = 3, 1, 40, 37
     matrix = Matrix(64, P, "bf16" if format_ == "q4" else "f32")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -11,40 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from build_wasm.kernels import sampling
-from tests.kernels import harness
+from tests.kernels.chains import state, step
 from tests.kernels.harness import Kernels
 
 pytestmark = pytest.mark.browser
 
 Values = NDArray[Any]
 sampled_plan = cache(sampling.sampled_plan)
-POISON = {"float32": np.float32(np.nan), "int32": np.int32(-77)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_once() -> Iterator[None]:
-    """Here a kernel runs many times."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness, "wgsl_of", cache(harness.wgsl_of))
-        yield
-
-
-def state(position: int = 5, count: int = 0) -> Values:
-    return np.array([position, 1, count, -1, 91, 92, 93, 94], np.int32)
-
-
-def step(kernels: Kernels, one: sampling.Step, memory: dict[str, Values]) -> None:
-    """Run one kernel of a chain on the named arrays, its outputs poisoned."""
-    for array in one.outputs:
-        memory[array.name] = np.full(array.shape, POISON[array.dtype])
-    names = (*one.inputs, *one.updates, *(array.name for array in one.outputs))
-    parameters = [str(parameter.name) for parameter in one.kernel.params]
-    after = kernels.run(one.kernel, {p: memory[n] for p, n in zip(parameters, names, strict=True)})
-    for p, n in zip(parameters, names, strict=True):
-        if n in one.inputs:
-            np.testing.assert_array_equal(after[p], memory[n])
-        else:
-            memory[n] = after[p]
 
 
 def greedy(kernels: Kernels, logits: Values, before: Values) -> dict[str, Values]:

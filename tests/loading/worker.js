@@ -1,4 +1,5 @@
-// The engine's loading in a worker with a real GPU and a real storage, without a model: loads the weights and hashes what is on the GPU.
+// The engine's loading in a worker with a real GPU and a real storage, without a model: loads the weights and hashes what is
+// on the GPU.
 import { WebGemmaError } from "/static/engine/errors.js";
 import { FileStore } from "/static/engine/file_store.js";
 import { requestDevice } from "/static/engine/gpu.js";

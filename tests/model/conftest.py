@@ -61,6 +61,10 @@ class TinyModel:
         out: list[int] = self._call("generate", ids, steps, take or steps, position)
         return out
 
+    def call(self, function: str, *arguments: Any) -> Any:
+        """A function of page.js, with this model before the arguments."""
+        return self._call(function, *arguments)
+
     def reusable_prefix(self, common: int) -> int:
         """Model.reusablePrefix."""
         return int(self._call("reusablePrefix", common))

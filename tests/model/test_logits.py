@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from build_wasm.gemma4 import CHUNKS
+from build_wasm.manifest import Quantization
 from tests import tiny
 from tests.model.conftest import TinyModels
 
@@ -26,9 +27,11 @@ def test_logits_and_continuations_are_those_of_transformers(tiny_models: TinyMod
             assert model.generate(ids[:n], 16) == golden[f"greedy_{n}"].tolist()
 
 
-@pytest.mark.parametrize("shape", ["base", "two_kv_heads"])
-def test_q4_logits_are_those_of_the_reference_on_the_same_weights(tiny_models: TinyModels, shape: str) -> None:
-    model = tiny_models.get(shape, "q4")
+@pytest.mark.parametrize(("shape", "quantization"), [("base", "q4"), ("two_kv_heads", "q4"), ("base", "q4-small")])
+def test_quantized_logits_are_those_of_the_reference_on_the_same_weights(
+    tiny_models: TinyModels, shape: str, quantization: Quantization
+) -> None:
+    model = tiny_models.get(shape, quantization)
     ids = np.random.default_rng(2).integers(3, model.config.vocab_size, 130).tolist()
     expected = model.reference(ids)
     for position in (0, 8, 129):

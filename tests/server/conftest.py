@@ -17,6 +17,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from build_wasm.fingerprint import compiler_fingerprint
 from build_wasm.manifest import SCHEMA_VERSION
 from server.app import create_app
 from server.settings import Settings
@@ -27,11 +28,17 @@ FAKE_BUILD = Path(__file__).with_name("fake_build.py")
 
 
 def write_artifact(
-    folder: Path, name: str, *, demo: bool = False, schema_version: int = SCHEMA_VERSION
+    folder: Path,
+    name: str,
+    *,
+    demo: bool = False,
+    schema_version: int = SCHEMA_VERSION,
+    compiler: str | None = None,
 ) -> dict[str, str]:
-    """Write the artifact `name`; returns {role: file name}."""
+    """Write the artifact `name`, or write it again; returns {role: file name}. compiler: its fingerprint, if older."""
     target = folder / name
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
+    compiler = compiler or compiler_fingerprint()
     contents = {
         "shard": ("weights", "bin", SHARD),
         "wasm": ("model", "wasm", WASM),
@@ -50,6 +57,7 @@ def write_artifact(
         "demo": demo,
         "source": {"model": name, "revision": None},
         "quantization": "q4",
+        "versions": {"webgemma": "0", "apache_tvm": "0", "compiler": compiler},
         "context": {"default": 64, "maximum": 128},
         "files": files,
     }

@@ -1,4 +1,7 @@
-"""Stands in for `python -m build_wasm` in tests: fake_build.py MODE MODEL --name N --models-dir DIR --progress json."""
+"""Stands in for `python -m build_wasm` in tests.
+
+fake_build.py MODE MODEL --name N --models-dir DIR --progress json [--refresh]
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ def say(**report: object) -> None:
 
 
 def main() -> int:
-    mode, model, *options = sys.argv[1:]
+    mode, model, *options = [argument for argument in sys.argv[1:] if argument != "--refresh"]
+    refresh = "--refresh" in sys.argv
     values = dict(zip(options[::2], options[1::2], strict=True))
     assert values["--progress"] == "json"
     folder = Path(values["--models-dir"])
@@ -23,6 +27,9 @@ def main() -> int:
     print("a line that is no report", flush=True)
     print("[1, 2]", flush=True)
     say(event="progress", stage="weights", text="Quantizing", fraction=0.25)
+    if mode == "log":
+        with (folder.parent / "log").open("a") as log:
+            log.write(f"{model} {name}{' refresh' * refresh}\n")
     if mode == "error":
         print("Traceback (most recent call last): ...", file=sys.stderr)
         say(event="error", message=f"no checkpoint {model}", hint="Check the name.")

@@ -148,7 +148,6 @@ def test_precompressed_file_beside_it_is_sent(client: TestClient, models: Path, 
         "/models/demo/link.0123456789abcdef.bin",
         "/models/demo/folder.0123456789abcdef.bin",
         "/models/linked/manifest.json",
-        "/models/demo/",
         "/models/demo/weights.0123456789abcdef.bin",
     ],
 )

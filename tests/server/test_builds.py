@@ -154,3 +154,53 @@ def test_listener_hears_of_a_build_that_starts_later(serve: Serve) -> None:
 
 def test_events_of_an_unknown_model_are_404(client: TestClient) -> None:
     assert client.get("/api/models/nobody/events").status_code == 404
+
+
+def builds_of(tmp_path: Path) -> list[str]:
+    """What fake_build.py in mode "log" was asked to do."""
+    log = tmp_path / "log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def wait_for_builds(tmp_path: Path, count: int) -> list[str]:
+    deadline = time.monotonic() + 10
+    while len(builds_of(tmp_path)) < count:
+        assert time.monotonic() < deadline, builds_of(tmp_path)
+        time.sleep(0.02)
+    return builds_of(tmp_path)
+
+
+def test_programs_of_an_older_compiler_are_made_again_at_the_start(
+    connect: Connect, models: Path, tmp_path: Path
+) -> None:
+    write_artifact(models, "demo", compiler="0" * 16)
+    write_artifact(models, "current")
+    write_artifact(models, "only-on-disk", compiler="0" * 16)
+    client = connect("log", build_at_start=True, models=("demo", "org/current"))
+    assert wait_for_builds(tmp_path, 2) == ["demo demo refresh", "only-on-disk only-on-disk refresh"]
+    wait_for(client, "ready")
+    wait_for(client, "ready", "only-on-disk")
+    assert connect("log", build_at_start=True, models=("demo",)).get("/healthz").status_code == 200
+    assert len(builds_of(tmp_path)) == 2, "once they are current, nothing is done"
+
+
+def test_a_first_model_that_is_missing_comes_before_old_ones(connect: Connect, models: Path, tmp_path: Path) -> None:
+    write_artifact(models, "old", compiler="0" * 16)
+    connect("log", build_at_start=True, models=("demo", "org/old"))
+    assert wait_for_builds(tmp_path, 2) == ["demo demo", "org/old old refresh"]
+
+
+def test_a_model_whose_refresh_fails_stays_what_it_was(connect: Connect, models: Path, tmp_path: Path) -> None:
+    write_artifact(models, "demo", compiler="0" * 16)
+    client = connect("error", build_at_start=True)
+    wait_for(client, "ready")
+    assert client.get("/models/demo/manifest.json").status_code == 200
+
+
+def test_nothing_is_made_again_where_the_operator_builds_nothing_at_start(
+    connect: Connect, models: Path, tmp_path: Path
+) -> None:
+    write_artifact(models, "demo", compiler="0" * 16)
+    client = connect("log", build_at_start=False)
+    assert state(client)["state"] == "ready"
+    assert builds_of(tmp_path) == []

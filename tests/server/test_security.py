@@ -117,3 +117,47 @@ def test_other_sites_cannot_start_a_build(connect: Connect, headers: dict[str, s
 )
 def test_the_page_and_programs_may_start_a_build(connect: Connect, headers: dict[str, str]) -> None:
     assert connect().post("/api/models/demo/build", headers=headers).status_code == 202
+
+
+SHARED = ["/static/engine/engine.js", "/models/demo/manifest.json"]
+
+
+@pytest.mark.parametrize("path", SHARED)
+def test_other_origins_read_nothing_until_they_are_named(client: TestClient, path: str) -> None:
+    response = client.get(path, headers={"Origin": "https://a.example"})
+    assert "access-control-allow-origin" not in response.headers
+    assert response.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", SHARED)
+def test_a_named_origin_may_use_the_engine_and_the_models(connect: Connect, paths: dict[str, str], path: str) -> None:
+    client = connect(cors_origins=("https://a.example",))
+    response = client.get(path, headers={"Origin": "https://a.example"})
+    assert response.headers["access-control-allow-origin"] == "https://a.example"
+    assert response.headers["cross-origin-resource-policy"] == "cross-origin"
+    assert "origin" in response.headers["vary"].lower()
+    assert response.headers["x-content-type-options"] == "nosniff"
+    other = client.get(path, headers={"Origin": "https://b.example"})
+    assert "access-control-allow-origin" not in other.headers
+    assert other.headers["cross-origin-resource-policy"] == "same-origin"
+    preflight = client.options(path, headers={"Origin": "https://a.example", "Access-Control-Request-Headers": "range"})
+    assert preflight.status_code == 204
+    assert "Range" in preflight.headers["access-control-allow-headers"]
+    assert preflight.headers["access-control-allow-origin"] == "https://a.example"
+
+
+@pytest.mark.parametrize("path", ["/", "/api/models", "/healthz"])
+def test_the_page_and_the_api_stay_with_their_own_origin(connect: Connect, paths: dict[str, str], path: str) -> None:
+    response = connect(cors_origins=("*",)).get(path, headers={"Origin": "https://a.example"})
+    assert "access-control-allow-origin" not in response.headers
+
+
+def test_every_origin_may_be_let_in(connect: Connect, paths: dict[str, str]) -> None:
+    response = connect(cors_origins=("*",)).get(SHARED[1], headers={"Origin": "https://a.example"})
+    assert response.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize("origin", ["a.example", "https://a.example/", "https://a.example/path", "null"])
+def test_what_is_no_origin_is_refused(connect: Connect, origin: str) -> None:
+    with pytest.raises(ValueError, match="is not an origin"):
+        connect(cors_origins=(origin,))

@@ -27,6 +27,7 @@ def test_page_module_is_revalidated_by_its_content(client: TestClient) -> None:
         "package.json",
         "package-lock.json",
         "tsconfig.json",
+        "tsconfig.declarations.json",
         ".npmrc",
         "scripts/vendor.mjs",
         "node_modules/marked/package.json",
@@ -67,7 +68,7 @@ def test_version_changes_with_any_file_of_the_page_and_no_other(tmp_path: Path) 
     module, template = root / "chat" / "app.js", templates / "index.html"
     module.write_text("one")
     template.write_text("one")
-    page = Page(root, templates)
+    page = Page(root, templates, recheck_seconds=0)
     first = page.version()
     (root / "node_modules").mkdir()
     (root / "node_modules" / "tool.js").write_text("tool")

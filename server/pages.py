@@ -1,0 +1,38 @@
+"""The pages: the chat page, and plain ones about the models, rendered for the server and for an exported site alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from build_wasm.progress import size_text
+from server.api import ModelInfo
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+_environment = Environment(
+    loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(("html",)), undefined=StrictUndefined
+)
+_environment.filters["size"] = size_text
+
+
+def chat_page(default: str, names: Sequence[str], *, static: str, head: str = "") -> str:
+    """The chat page for the models `names`. static: the page's files; head: further meta elements, as HTML."""
+    return _render("index.html", model=default, models=names, static=static, head=head)
+
+
+def models_page(models: Sequence[ModelInfo], *, static: str, root: str = "../") -> str:
+    """The list of models, at models/. root: the way from there to the site's first page."""
+    return _render("models.html", models=models, static=static, root=root, single=False)
+
+
+def model_page(model: ModelInfo, *, static: str, root: str = "../../") -> str:
+    """All about one model, at models/NAME/."""
+    return _render("models.html", models=[model], static=static, root=root, single=True)
+
+
+def _render(template: str, **values: Any) -> str:
+    return _environment.get_template(template).render(version=version("webgemma"), **values)

@@ -1,0 +1,159 @@
+/** @import { Tokenizer } from "./tokenizer.js" */
+/** @import { CompiledGrammar, GrammarCompiler } from "@mlc-ai/web-xgrammar" */
+import { WebGemmaError } from "./errors.js";
+
+/**
+ * What an answer has to be.
+ *
+ * @typedef {{ type: "json_object" } | { type: "json_schema", schema: object | boolean } | { type: "grammar", grammar: string }
+ *   | { type: "tool_calls", grammar: string }} Format  "tool_calls": a grammar in which QUOTE, CALL_START and CALL_END are control tokens
+ *
+ * @typedef {object} Constraint  which tokens may come next
+ * @property {() => Promise<Uint32Array<ArrayBuffer>>} mask  token i is allowed if bit i % 32 of word i / 32 is set
+ * @property {(id: number) => void} accept  the token that came
+ * @property {() => void} dispose
+ */
+
+/**
+ * Control tokens that a grammar of tool calls is made of. xgrammar sees a vocabulary of texts, so each has a character of
+ * its own there: one that no text token may give (JSON forbids it, and the byte tokens that spell it are masked).
+ */
+export const QUOTE = "\u0001";
+export const CALL_START = "\u0002";
+export const CALL_END = "\u0003";
+const STAND_INS = new Map([
+  ['<|"|>', QUOTE],
+  ["<|tool_call>", CALL_START],
+  ["<tool_call|>", CALL_END],
+]);
+
+/** What xgrammar last said of a failure; the page has one xgrammar. */
+let said = "";
+
+/** Compiles grammars to constraints over one tokenizer's vocabulary; xgrammar is loaded at the first one. */
+export class Grammars {
+  #tokenizer;
+  #vocabSize;
+  #stopIds;
+  #load;
+  /** @type {Promise<GrammarCompiler> | null} */
+  #compiler = null;
+
+  /** Tokens to be masked always, by kind of answer. @type {Map<string, number[]>} */
+  #never = new Map();
+
+  /**
+   * @param {Tokenizer} tokenizer
+   * @param {number} vocabSize  of the model
+   * @param {number[]} stopIds
+   * @param {() => Promise<typeof import("@mlc-ai/web-xgrammar")>} [load]
+   */
+  constructor(tokenizer, vocabSize, stopIds, load = () => import("../vendor/xgrammar.js")) {
+    this.#tokenizer = tokenizer;
+    this.#vocabSize = vocabSize;
+    this.#stopIds = stopIds;
+    this.#load = load;
+  }
+
+  /**
+   * @param {Format} format
+   * @returns {Promise<Constraint>}
+   * @throws {WebGemmaError} "bad-request" if the schema or grammar cannot be compiled
+   */
+  async constraint(format) {
+    const { GrammarMatcher } = await this.#load();
+    const compiler = await (this.#compiler ??= this.#makeCompiler());
+    /** @type {CompiledGrammar} */
+    let compiled;
+    try {
+      said = "";
+      compiled = await compile(compiler, format);
+    } catch (error) {
+      const reason = said || (error instanceof Error ? error.message : String(error));
+      const what = format.type === "grammar" ? "response_format.grammar" : format.type === "tool_calls" ? "tools" : "the JSON schema";
+      throw new WebGemmaError("bad-request", `The request is not valid: ${what} cannot be compiled: ${reason}.`, "", { cause: error });
+    }
+    const matcher = await GrammarMatcher.createGrammarMatcher(compiled);
+    const never = this.#forbidden(format.type);
+    return {
+      mask: async () => {
+        const allowed = new Uint32Array(await matcher.getNextTokenBitmask());
+        for (const id of never) allowed[id >> 5] = (allowed[id >> 5] ?? 0) & ~(1 << (id & 31));
+        return allowed;
+      },
+      accept: (id) => {
+        if (!matcher.acceptToken(id)) throw new WebGemmaError("unexpected", `The grammar does not allow token ${id}.`);
+      },
+      dispose: () => {
+        matcher.dispose();
+        compiled.dispose();
+      },
+    };
+  }
+
+  async #makeCompiler() {
+    const { GrammarCompiler, TokenizerInfo } = await this.#load();
+    const pieces = Array.from({ length: this.#vocabSize }, (_, id) => {
+      const piece = this.#tokenizer.pieceOf(id) ?? "";
+      // An empty text is no text: xgrammar never allows it.
+      return this.#tokenizer.specialIds.has(id) ? (STAND_INS.get(piece) ?? "") : piece;
+    });
+    // xgrammar takes hold of console.error when it starts, and tells only there what is wrong with a grammar.
+    const { error } = console;
+    console.error = (/** @type {unknown} */ line) => {
+      const fatal = /^\[FATAL\] \S+: (.*)/s.exec(String(line));
+      if (fatal) said = fatal[1]?.trim().replace(/\.$/, "") ?? "";
+    };
+    try {
+      const info = await TokenizerInfo.createTokenizerInfo(pieces, "byte_fallback", false, this.#vocabSize, this.#stopIds);
+      return await GrammarCompiler.createGrammarCompiler(info);
+    } finally {
+      console.error = error;
+    }
+  }
+
+  /**
+   * @param {Format["type"]} type
+   * @returns {number[]} tokens that xgrammar may allow and that no answer of this kind may have
+   */
+  #forbidden(type) {
+    const kind = type === "tool_calls" ? "calls" : type === "grammar" ? "text" : "json";
+    const known = this.#never.get(kind);
+    if (known) return known;
+    /** @type {number[]} */
+    const never = [];
+    for (let id = 0; id < this.#vocabSize; id++) {
+      const piece = this.#tokenizer.pieceOf(id) ?? "";
+      const bytes = this.#tokenizer.bytesOf(id);
+      const standIn = STAND_INS.has(piece) && kind !== "calls";
+      // The stand-ins spelled as text. JSON on one line has no control character at all; xgrammar lets them into texts
+      // of a limited length.
+      const control = !this.#tokenizer.specialIds.has(id) && bytes.some((byte) => (kind === "json" ? byte < 32 : byte >= 1 && byte <= 3));
+      // Bytes that are in no UTF-8: xgrammar takes some for the begin of a character.
+      const broken = bytes.length === 1 && bytes.every((byte) => byte === 0xc0 || byte === 0xc1 || byte >= 0xf5);
+      if (standIn || control || broken) never.push(id);
+    }
+    this.#never.set(kind, never);
+    return never;
+  }
+}
+
+/** xgrammar's indent for no line ends. */
+const ONE_LINE = -1;
+
+/**
+ * @param {GrammarCompiler} compiler
+ * @param {Format} format
+ * @returns {Promise<CompiledGrammar>}
+ */
+async function compile(compiler, format) {
+  // On one line, with one space after "," and ":": a model left to choose its white space may never stop choosing it.
+  switch (format.type) {
+    case "json_object":
+      return await compiler.compileJSONSchema('{"type":"object"}', false, ONE_LINE, undefined, false);
+    case "json_schema":
+      return await compiler.compileJSONSchema(JSON.stringify(format.schema), false, ONE_LINE);
+    default:
+      return await compiler.compileGrammar(format.grammar);
+  }
+}
