@@ -11,7 +11,7 @@ def test_gpu_memory_is_flat_over_loads_and_answers(tiny_models: TinyModels) -> N
         """async (arguments_) => (await import("/tests/model/page.js")).cycle(...arguments_)""",
         [f"/models/{model.name}/", 3, 10],
     )
-    assert outcome["peak"] > 1_000_000
+    assert outcome["peak"] > 500_000
     assert outcome["before"] == [0, 0, 0]
     assert outcome["after"] == 0
     assert outcome["perAnswer"][1:] == [[0, 0]] * 9  # the first compiles, and checks, the kernels of its prefill
