@@ -9,6 +9,7 @@ from typing import Literal
 from build_wasm.config import TextConfig
 from build_wasm.gemma4 import Gemma4
 from build_wasm.manifest import BuildInfo, BuildName, Limits, Quantization
+from build_wasm.selftest import kernel_checks
 from build_wasm.wasm import export_wasm, kernel_use, web_target
 from build_wasm.weights import MAX_BINDING
 
@@ -31,6 +32,7 @@ def compile_model(
     report(f"Writing the model's functions ({build})")
     module, functions = model.build()
     kernels = export_wasm(module, web_target(), out, report)
+    report("Computing what the page's self-test must find")
     uses = [kernel_use(name, source) for name, source in kernels.items()]
     return BuildInfo(
         wasm=out.name,
@@ -44,4 +46,5 @@ def compile_model(
         ),
         buffers=model.buffers,
         functions=functions,
+        checks=kernel_checks(module, kernels, model.graph.numbers, report),
     )

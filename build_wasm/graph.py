@@ -24,6 +24,7 @@ class Graph:
         self._buffers = buffers
         self._builder = relax.BlockBuilder()
         self._kernels: dict[str, tuple[Any, Any]] = {}
+        self.numbers: dict[str, dict[str, int]] = {}  # by kernel: the numbers that its first call gives it, by name
         self._parameters: dict[str, Any] = {}
         self._context: Any = None
 
@@ -60,6 +61,8 @@ class Graph:
                     self._dry_names.append(arg)
             return ["" for _ in outputs]
         function, variable = self._kernel(name, kernel)
+        numbers = {str(function.params[i].name): arg for i, arg in enumerate(args) if isinstance(arg, int)}
+        self.numbers.setdefault(name, numbers)
         values = [self._as_parameter(arg, function.params[i]) for i, arg in enumerate(args)]
         fresh = [relax.TensorType(shape, dtype) for shape, dtype in outputs]
         parameters = function.params[len(args) :]

@@ -104,14 +104,38 @@ class FunctionInfo(Strict):
     chunk: Annotated[int, Field(ge=1)] | None = None
 
 
+class CheckedBuffer(Strict):
+    """A storage buffer of a KernelCheck: its inputs are hashes, or zeros where the kernel only writes.
+
+    sums: of a buffer that the kernel writes, [sum, sum of magnitudes] of each group of its elements.
+    """
+
+    type: Literal["f32", "f16", "i32", "u32"]
+    words: Annotated[int, Field(ge=1)]
+    zeros: bool
+    sums: list[tuple[float, float]] | None = None
+
+
+class KernelCheck(Strict):
+    """What a kernel gives on known inputs: workgroups along x and y, its scalars and its storage buffers in order."""
+
+    grid: tuple[int, int]
+    scalars: list[Count]
+    buffers: list[CheckedBuffer]
+
+
 class BuildInfo(Strict):
-    """One wasm build. `wasm` is the path of a file with role wasm (filled in when the artifact is assembled)."""
+    """One wasm build. `wasm` is the path of a file with role wasm (filled in when the artifact is assembled).
+
+    checks: by kernel name; see build_wasm/selftest.py.
+    """
 
     wasm: str
     features: list[str]
     limits: Limits
     buffers: list[BufferInfo]
     functions: dict[str, FunctionInfo]
+    checks: dict[str, KernelCheck] = Field(default_factory=dict)
 
 
 class Piece(Strict):

@@ -1,7 +1,9 @@
 import { mountAnnouncer } from "./announcer.js";
 import { mountComposer } from "./composer.js";
+import { ConversationStore } from "./conversation_store.js";
 import { mountConversation } from "./conversation_view.js";
 import { byId } from "./dom.js";
+import { mountNotice } from "./notice_view.js";
 import { parseQuery } from "./query.js";
 import { StickToEnd } from "./scroll.js";
 import { Session } from "./session.js";
@@ -14,6 +16,7 @@ import { mountTheme } from "./theme.js";
 const query = parseQuery(location.search);
 const model = query.model ?? document.documentElement.dataset.model ?? "demo";
 
+const kept = new ConversationStore(model);
 const store = new Store({
   phase: "starting",
   model,
@@ -23,11 +26,14 @@ const store = new Store({
   progress: null,
   build: null,
   failure: null,
-  turns: [],
+  turns: await kept.load(),
   answering: false,
   settings: { temperature: query.temperature, maxTokens: query.maxTokens },
   facts: null,
+  notice: null,
+  memory: "",
 });
+kept.follow(store);
 const session = new Session(store, query);
 
 const toEnd = byId("to-end", HTMLButtonElement);
@@ -42,6 +48,7 @@ mountStoredModels(byId("stored", HTMLElement));
 mountStart(store, session);
 mountConversation(byId("log", HTMLElement), store, session);
 mountComposer(store, session);
+mountNotice(byId("notice", HTMLElement), store);
 mountAnnouncer(byId("status", HTMLElement), store);
 
 const newChat = byId("new-chat", HTMLButtonElement);
@@ -67,4 +74,12 @@ models.addEventListener("change", () => {
 
 // Other hosts than our server may have none.
 navigator.serviceWorker?.register("service_worker.js").catch(() => {});
+addEventListener("pagehide", ({ persisted }) => {
+  void kept.flush();
+  if (!persisted) session.close(); // A page in the back/forward cache may come back.
+});
+document.addEventListener("visibilitychange", () => void kept.flush()); // Phones end hidden pages without another event.
+addEventListener("pageshow", ({ persisted }) => {
+  if (persisted) void session.resume();
+});
 await session.start();

@@ -27,7 +27,7 @@ export function toFailure(error) {
 }
 
 /** Failures after which the engine holds no usable GPU state: it must be loaded again before the next answer. */
-const NEEDS_RELOAD = new Set(["device-lost", "out-of-memory", "shard-hash", "shard-size", "worker-lost", "disposed", "unexpected"]);
+const NEEDS_RELOAD = new Set(["device-lost", "network", "out-of-memory", "shard-hash", "shard-size", "worker-lost", "disposed", "wrong-results", "gpu-error", "unexpected"]);
 
 /** @param {Failure} failure */
 export function needsReload(failure) {
@@ -80,6 +80,19 @@ const EXPLANATIONS = {
     text: "The browser or the driver took the GPU away: the computer slept, the driver restarted, or another program needed it.",
     steps: ["Retry: the model is loaded again and your conversation is kept."],
   },
+  "wrong-results": {
+    title: "This GPU computes wrongly",
+    text: "A check of the model's programs gave wrong numbers on this GPU, so the model is not used: its answers would be nonsense.",
+    steps: [
+      "Update the graphics driver and the browser, then retry.",
+      "If this computer has a second GPU, let the browser use it (system graphics settings).",
+    ],
+  },
+  "gpu-error": {
+    title: "The GPU refused a command",
+    text: "What it would have computed after that cannot be trusted, so the answer was stopped.",
+    steps: ["Retry: the model is loaded again and your conversation is kept.", "If it happens again, update the browser and the graphics driver."],
+  },
   "out-of-memory": {
     title: "The GPU ran out of memory",
     text: "The model and its context did not fit into the memory that is free now.",
@@ -103,6 +116,11 @@ const EXPLANATIONS = {
     title: "The engine stopped",
     text: "The background worker that runs the model ended, most often because memory ran out.",
     steps: ["Close other tabs and programs that need much memory, then retry."],
+  },
+  interrupted: {
+    title: "This answer was cut off",
+    text: "The page was closed, or the browser ended it, while the answer was written.",
+    steps: ["Retry to have it written again."],
   },
   disposed: { title: "The model was unloaded", text: "Retry to load it again." },
   "bad-request": {

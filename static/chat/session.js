@@ -1,4 +1,4 @@
-/** @import { BuildProgress, ChatRequest, EngineLike, LoadOptions, Turn } from "./types.js" */
+/** @import { BuildProgress, ChatRequest, EngineEvent, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
 /** @import { Query } from "./query.js" */
 /** @import { Store } from "./store.js" */
 import { needsReload, toFailure } from "./failures.js";
@@ -17,6 +17,11 @@ async function loadEngine(url, options) {
   return await Engine.load(url, options);
 }
 
+/** How long a worker may take to say that it is alive. */
+const ALIVE_MS = 5000;
+/** Events after which there is nothing to tell any more. */
+const OVER = new Set(["gpu-resumed", "complete", "withdrawn"]);
+
 /**
  * What a person can do on the page, and the order in which it happens. It writes to the store and never touches the DOM.
  */
@@ -25,6 +30,10 @@ export class Session {
   #query;
   /** @type {EngineLike | null} */
   #engine = null;
+  /** Ends the loading, when the page is left. */
+  #loading = new AbortController();
+  /** Answers written before all of the model's bytes were verified. @type {Set<number> | null} */
+  #provisional = null;
   /** @type {AbortController | null} */
   #answer = null;
   /** @type {Promise<void>} the answer being written; resolved when there is none */
@@ -73,9 +82,13 @@ export class Session {
 
   async #load() {
     this.#store.update({ phase: "loading", progress: null });
+    await this.#disposeEngine(); // Never two of them: each takes the GPU's memory.
     const { model } = this.#store.state;
+    this.#loading = new AbortController();
     const engine = await loadEngine(`models/${encodeURIComponent(model)}/`, {
       onProgress: (progress) => this.#store.update({ progress }),
+      onEvent: (event) => this.#noteEvent(event),
+      signal: this.#loading.signal,
       build: this.#query.build,
       context: this.#query.context,
     });
@@ -87,6 +100,25 @@ export class Session {
       demo,
       defaultTemperature: sampling.temperature,
     });
+  }
+
+  /** @param {EngineEvent} event */
+  #noteEvent({ type, text, error }) {
+    if (type === "memory") this.#store.update({ memory: text });
+    else this.#store.update({ notice: OVER.has(type) ? null : text });
+    if (type === "partial") this.#provisional = new Set();
+    if (type === "complete") this.#provisional = null;
+    if (type === "withdrawn" && error) this.#withdraw(error);
+  }
+
+  /**
+   * Answers that were made from bytes which turned out to be wrong do not stay.
+   *
+   * @param {Failure} failure
+   */
+  #withdraw(failure) {
+    for (const id of this.#provisional ?? []) this.#store.updateTurn(id, { text: "", state: "error", finishReason: undefined, failure });
+    this.#provisional = null;
   }
 
   /**
@@ -137,6 +169,22 @@ export class Session {
     await this.#engine?.reset();
   }
 
+  /** The page is left for good: what loads or compiles stops, and the GPU is freed. */
+  close() {
+    this.#loading.abort();
+    void this.#disposeEngine();
+  }
+
+  /** The page is back from the back/forward cache: its worker may have been ended meanwhile. */
+  async resume() {
+    if (this.#store.state.phase !== "ready" || this.#store.state.answering) return;
+    try {
+      await within(ALIVE_MS, Promise.resolve(this.#engine?.stats()));
+    } catch {
+      await this.start();
+    }
+  }
+
   async #disposeEngine() {
     const engine = this.#engine;
     this.#engine = null;
@@ -153,6 +201,7 @@ export class Session {
     if (!engine) throw new Error("The model is not loaded.");
     const abort = new AbortController();
     this.#answer = abort;
+    this.#provisional?.add(answer.id);
     this.#store.update({ answering: true });
     let text = "";
     /** @type {Partial<Turn>} */
@@ -179,7 +228,7 @@ export class Session {
     }
     this.#answer = null;
     this.#store.updateTurn(answer.id, end);
-    this.#store.update({ answering: false });
+    this.#store.update({ answering: false, notice: null });
   }
 
   /**
@@ -203,6 +252,23 @@ export class Session {
   async #readFacts(engine) {
     const { adapter, build } = await engine.stats();
     this.#store.update({ facts: { adapter: adapterName(adapter), build: String(build ?? "") } });
+  }
+}
+
+/**
+ * @template T
+ * @param {number} ms
+ * @param {Promise<T>} work
+ * @returns {Promise<T>}
+ */
+async function within(ms, work) {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new Error("no answer")), ms)));
+  try {
+    return await Promise.race([work, /** @type {Promise<never>} */ (late)]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -6,6 +6,8 @@ import { explain } from "./failures.js";
 import { formatBytes, formatTimeLeft } from "./format.js";
 import { suggestionsFor } from "./suggestions.js";
 
+/** Failures whose message is worth more than what the page can say: names, numbers, or all that is known. */
+const MESSAGE_MATTERS = new Set(["build", "unexpected", "wrong-results", "out-of-memory", "gpu-error"]);
 /** Where each stage begins on the bar: downloading is most of the wait. @type {Record<Stage, number>} */
 const STAGE_START = { manifest: 0, adapter: 0.02, download: 0.04, upload: 0.04, compile: 0.86, selftest: 0.95, ready: 1 };
 const BYTES_END = STAGE_START.compile;
@@ -57,6 +59,7 @@ class LoadingView {
   #text = byId("loading-text", HTMLElement);
   #notice = byId("loading-notice", HTMLElement);
   #steps = byId("loading-steps", HTMLElement);
+  #memory = byId("loading-memory", HTMLElement);
 
   /** @param {AppState} state */
   update(state) {
@@ -65,6 +68,7 @@ class LoadingView {
     this.#steps.hidden = building;
     if (building) this.#updateBuild(state.build);
     else this.#updateLoad(state.progress);
+    this.#memory.textContent = building ? "" : state.memory;
   }
 
   /** @param {BuildProgress | null} build */
@@ -118,8 +122,7 @@ function showFailure(failure, model) {
   byId("failed-title", HTMLElement).textContent = title;
   byId("failed-text", HTMLElement).replaceChildren(...withCode(text));
   byId("failed-steps", HTMLElement).replaceChildren(...steps.map((step) => create("li", {}, withCode(step))));
-  // Where the page cannot know the cause, the message is all there is.
-  byId("failed-details", HTMLDetailsElement).open = failure.code === "build" || failure.code === "unexpected";
+  byId("failed-details", HTMLDetailsElement).open = MESSAGE_MATTERS.has(failure.code);
   byId("failed-detail", HTMLElement).textContent = [failure.message, failure.hint].filter(Boolean).join("\n");
 }
 

@@ -12,6 +12,18 @@ export function newTurn(role, text) {
 }
 
 /**
+ * A turn of an earlier page, as one of this page.
+ *
+ * @param {Turn} turn
+ * @returns {Turn}
+ */
+export function adopted(turn) {
+  const own = { ...turn, id: nextId++ };
+  if (turn.state !== "streaming") return own;
+  return { ...own, state: "error", failure: { code: "interrupted", message: "The page was closed while this answer was written.", hint: "" } };
+}
+
+/**
  * The messages that answer `answerId`: everything before it. A question whose answer failed or stayed empty (stopped at
  * once) is left out with it, since the chat template wants user and model to alternate.
  *

@@ -67,6 +67,8 @@
  * @property {boolean} answering
  * @property {Settings} settings
  * @property {EngineFacts | null} facts
+ * @property {string | null} notice  what happens to the engine while an answer waits
+ * @property {string} memory  what the model takes on the GPU, "" until it is known
  *
  * @typedef {object} ChatChunk
  * @property {{ index: number, delta: { role?: string, content?: string | null }, finish_reason: FinishReason | null }[]} choices
@@ -87,8 +89,14 @@
  * @property {() => void | Promise<void>} reset
  * @property {() => void | Promise<void>} dispose
  *
+ * @typedef {object} EngineEvent  what the engine tells while it lives
+ * @property {string} type  "gpu-reset", "gpu-resumed", "smaller-context", "other-build", "memory", "partial", "complete", "withdrawn"
+ * @property {string} text  for people
+ * @property {Failure} [error]  of "withdrawn": why answers so far may be wrong
+ *
  * @typedef {object} LoadOptions
  * @property {(progress: Progress) => void} onProgress
+ * @property {(event: EngineEvent) => void} [onEvent]
  * @property {AbortSignal} [signal]
  * @property {"f16" | "f32"} [build]
  * @property {number} [context]

@@ -1,6 +1,6 @@
 /** @import { ChatCompletionChunk } from "./openai_shapes.js" */
 /** @import { Progress } from "./progress.js" */
-/** @import { CallMessage, Calls, FromWorker, Method, ToWorker } from "./protocol.js" */
+/** @import { CallMessage, Calls, EngineEvent, FromWorker, Method, ToWorker } from "./protocol.js" */
 import { ChunkStream } from "./chunk_stream.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 
@@ -22,6 +22,7 @@ import { WebGemmaError, throwIfAborted } from "./errors.js";
 export class Connection {
   #worker;
   #onProgress;
+  #onEvent;
   #nextId = 1;
   /** @type {Map<number, Pending>} */
   #pending = new Map();
@@ -35,10 +36,12 @@ export class Connection {
   /**
    * @param {WorkerLike} worker
    * @param {(progress: Progress) => void} onProgress
+   * @param {(event: EngineEvent) => void} [onEvent]
    */
-  constructor(worker, onProgress) {
+  constructor(worker, onProgress, onEvent = () => {}) {
     this.#worker = worker;
     this.#onProgress = onProgress;
+    this.#onEvent = onEvent;
     worker.addEventListener("message", (event) => this.#receive(event.data));
     worker.addEventListener("error", (event) => {
       event.preventDefault?.();
@@ -149,6 +152,8 @@ export class Connection {
         return this.#watch();
       case "progress":
         return this.#onProgress(message.progress);
+      case "event":
+        return this.#onEvent(message.event);
       case "result":
         return this.#settle(message.id)?.resolve(message.value);
       case "chunk":

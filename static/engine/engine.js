@@ -2,12 +2,13 @@
 /** @import { WorkerLike } from "./connection.js" */
 /** @import { Manifest } from "./manifest.js" */
 /** @import { Progress } from "./progress.js" */
-/** @import { Stats } from "./protocol.js" */
+/** @import { EngineEvent, Stats } from "./protocol.js" */
 /** @import { ChatCompletion, ChatCompletionChunk } from "./openai_shapes.js" */
 /** @import { ChatRequest } from "./request.js" */
 /** @import { ChatMessage } from "./request_messages.js" */
 import { Connection } from "./connection.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { memoryEstimate } from "./memory.js";
 import { openaiFetch } from "./openai_fetch.js";
 
 export { WebGemmaError };
@@ -15,9 +16,10 @@ export { WebGemmaError };
 /**
  * @typedef {object} LoadOptions
  * @property {(progress: Progress) => void} [onProgress]
+ * @property {(event: EngineEvent) => void} [onEvent]  called as long as the engine lives: the GPU was reset, a smaller context was taken
  * @property {AbortSignal} [signal]  stops the loading: "aborted"
  * @property {"f16" | "f32"} [build]  default: the best that the GPU runs
- * @property {number} [context]  tokens (default: the manifest's)
+ * @property {number} [context]  tokens (default: the manifest's); less where the GPU has no room, see stats().context
  */
 
 /** How long a worker may take to free the GPU before it is ended. */
@@ -61,13 +63,13 @@ export class Engine {
    * @returns {Promise<Engine>}
    * @throws {WebGemmaError} whose `code` tells why
    */
-  static async load(url, { onProgress = () => {}, signal, build, context } = {}, startWorker = newWorker) {
+  static async load(url, { onProgress = () => {}, onEvent, signal, build, context } = {}, startWorker = newWorker) {
     throwIfAborted(signal);
     const base = new URL(url, globalThis.location?.href);
     if (!base.pathname.endsWith("/")) base.pathname += "/";
     // Before the first byte, so that the browser does not evict what is kept. One that asks the person holds nothing up.
     globalThis.navigator?.storage?.persist?.().catch(() => {});
-    const connection = new Connection(startWorker(), onProgress);
+    const connection = new Connection(startWorker(), onProgress, onEvent);
     // Ending the worker stops everything at once, and frees what it has on the GPU.
     const stop = () => connection.close(new WebGemmaError("aborted", "The loading was stopped."));
     signal?.addEventListener("abort", stop, { once: true });
@@ -81,6 +83,16 @@ export class Engine {
     } finally {
       signal?.removeEventListener("abort", stop);
     }
+  }
+
+  /**
+   * What a model will take on the GPU, in bytes by what it is for, before anything is loaded.
+   *
+   * @param {Manifest} manifest  the parsed manifest.json
+   * @param {{ build: string, context: number }} options
+   */
+  static estimateMemory(manifest, options) {
+    return memoryEstimate(manifest, options);
   }
 
   /**

@@ -1,10 +1,11 @@
 /**
  * What went wrong, for programs. `bad-request`: the caller's arguments; `worker-lost`: the engine's worker died;
- * `disposed`: the engine was disposed of; `malformed-tool-call`: the model called a tool in a way that cannot be read; `unexpected`: a bug, with the original message.
+ * `disposed`: the engine was disposed of; `wrong-results`: the GPU computes wrongly, and in which kernel; `gpu-error`: it refused a
+ * command; `malformed-tool-call`: the model called a tool in a way that cannot be read; `unexpected`: a bug, with the original message.
  *
  * @typedef {"no-webgpu" | "no-adapter" | "adapter-too-small" | "manifest" | "shard-size" | "shard-hash" | "network"
  *   | "context-exceeded" | "empty-message" | "unknown-token" | "device-lost" | "out-of-memory" | "aborted"
- *   | "bad-request" | "worker-lost" | "disposed" | "malformed-tool-call" | "unexpected"} ErrorCode
+ *   | "bad-request" | "worker-lost" | "disposed" | "wrong-results" | "gpu-error" | "malformed-tool-call" | "unexpected"} ErrorCode
  *
  * @typedef {object} ErrorRecord  an error as plain data, to cross a worker boundary
  * @property {ErrorCode} code
@@ -14,6 +15,9 @@
 
 /** Every error that the engine throws on purpose. */
 export class WebGemmaError extends Error {
+  /** Bytes of GPU memory that could be had, where "out-of-memory" knows it. @type {number | undefined} */
+  available;
+
   /**
    * @param {ErrorCode} code
    * @param {string} message what happened, with the numbers or names that matter

@@ -1,62 +1,39 @@
-/** @import { ModelLike } from "./answer.js" */
-/** @import { TensorBuffer } from "./loader.js" */
-/** @import { BuildSpec, Manifest } from "./manifest.js" */
+/** @import { FromWorker, CallMessage, LoadCall, ToWorker } from "./protocol.js" */
+/** @import { Manifest } from "./manifest.js" */
+/** @import { OpenOptions, OpenParts } from "./open_model.js" */
 /** @import { Stage } from "./progress.js" */
-/** @import { CallMessage, FromWorker, LoadCall, ToWorker } from "./protocol.js" */
 /** @import { TokenizerJson } from "./tokenizer.js" */
 /** @import { Transfers } from "./transfer_pool.js" */
 import { ChatTemplate } from "./chat_template.js";
 import { Completions } from "./completions.js";
 import { checkDecoder } from "./detokenizer.js";
-import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { WebGemmaError } from "./errors.js";
 import { FileStore } from "./file_store.js";
-import { loadWeights } from "./loader.js";
 import { fetchManifest } from "./manifest_fetch.js";
 import { fileAt } from "./manifest.js";
+import { openFitting, openModel } from "./open_model.js";
+import { RecoveringModel, close } from "./recovery.js";
 import { delay } from "./retry.js";
 import { ShardSource } from "./shard_source.js";
 import { Tokenizer } from "./tokenizer.js";
 
 /**
- * @typedef {ModelLike & {
- *   tensorBuffer(name: string): TensorBuffer,
- *   record(): Promise<void>,
- *   stats(): Record<string, unknown>,
- *   dispose(): void | Promise<void>,
- * }} LoadedModel
+ * What the host is made of; tests give other ones. transfers: how files are brought here (default: in this thread).
  *
- * @typedef {object} ModelParts
- * @property {Manifest} manifest
- * @property {string} build  name among manifest.builds
- * @property {GPUDevice} device
- * @property {Uint8Array<ArrayBuffer>} wasmBytes
- * @property {number} context  tokens
- * @property {AbortSignal} signal
- *
- * @typedef {object} Gpu
- * @property {GPUDevice} device
- * @property {Partial<GPUAdapterInfo>} adapterInfo
- * @property {string} buildName
- *
- * @typedef {object} HostParts  what the host is made of; tests give other ones
- * @property {(message: FromWorker, transfer?: Transferable[]) => void} post
- * @property {typeof globalThis.fetch} fetch
- * @property {(builds: Record<string, BuildSpec>, options: { force?: string }) => Promise<Gpu>} requestDevice
- * @property {(parts: ModelParts) => Promise<LoadedModel>} createModel
- * @property {(baseUrl: string) => Transfers} [transfers]  how files are brought here (default: in this thread)
+ * @typedef {OpenParts & {
+ *   post: (message: FromWorker, transfer?: Transferable[]) => void,
+ *   fetch: typeof globalThis.fetch,
+ *   transfers?: (baseUrl: string) => Transfers,
+ * }} HostParts
  *
  * @typedef {object} Loaded
  * @property {Tokenizer} tokenizer
  * @property {Completions} completions
- * @property {LoadedModel} model
- * @property {GPUDevice} device
- * @property {string} adapter
+ * @property {RecoveringModel} model
  * @property {string} build
  * @property {number} context
  */
 
-/** How long after an error device.lost may still tell that the GPU was the cause. */
-const LOST_GRACE_MS = 100;
 const DISPOSE_WAIT_MS = 1000;
 
 /** The engine's end in the worker: answers the page's calls. */
@@ -64,10 +41,6 @@ export class EngineHost {
   #parts;
   /** @type {Loaded | null} */
   #loaded = null;
-  /** @type {GPUDeviceLostInfo | null} */
-  #lost = null;
-  /** Settles when the GPU is lost. @type {Promise<unknown>} */
-  #losing = new Promise(() => {});
   /** @type {Map<number, AbortController>} calls under way */
   #calls = new Map();
 
@@ -88,7 +61,7 @@ export class EngineHost {
     try {
       await this.#run(message, abort.signal);
     } catch (thrown) {
-      this.#parts.post({ type: "error", id, error: (await this.#explain(thrown)).toRecord() });
+      this.#parts.post({ type: "error", id, error: WebGemmaError.from(thrown).toRecord() });
     } finally {
       this.#calls.delete(id);
     }
@@ -122,8 +95,8 @@ export class EngineHost {
       case "measure":
         return reply(this.#ready().completions.measure(call.argument));
       case "stats": {
-        const { model, adapter, build, context, completions } = this.#ready();
-        return reply({ ...completions.lastUsage, ...model.stats(), adapter, build, context });
+        const { model, build, context, completions } = this.#ready();
+        return reply({ ...completions.lastUsage, ...model.stats(), adapter: model.adapter, build, context });
       }
       case "reset":
         await this.#ready().completions.reset();
@@ -136,7 +109,6 @@ export class EngineHost {
 
   /** @returns {Loaded} */
   #ready() {
-    if (this.#lost) throw deviceLost(this.#lost);
     if (!this.#loaded) throw new WebGemmaError("bad-request", "The model is not loaded.");
     return this.#loaded;
   }
@@ -147,65 +119,65 @@ export class EngineHost {
    * @returns {Promise<Manifest>}
    */
   async #load({ url, build, context: wanted, lock }, signal) {
-    const { fetch, requestDevice, createModel, post, transfers } = this.#parts;
+    const { fetch, post, transfers } = this.#parts;
     holdLock(lock, () => post({ type: "alive" }));
     let [loadedBytes, totalBytes] = [0, 0];
     /** @type {(stage: Stage, text: string) => void} */
-    const stage = (name, text) =>
+    const onStage = (name, text) =>
       post({
         type: "progress",
         progress: { stage: name, loadedBytes, totalBytes, secondsLeft: null, bytesPerSecond: 0, text },
       });
 
-    stage("manifest", "Reading the model's manifest");
+    onStage("manifest", "Reading the model's manifest");
     const store = await FileStore.open();
     const manifest = await fetchManifest(url, fetch, { signal, store });
     totalBytes = manifest.files.reduce((sum, file) => sum + (file.role === "shard" ? file.bytes : 0), 0);
-    const context = checkContext(wanted ?? manifest.context.default, manifest);
+    const asked = checkContext(wanted ?? manifest.context.default, manifest);
     if (build !== undefined && !(build in manifest.builds)) {
       throw new WebGemmaError(
         "bad-request",
         `This model has no build "${build}", only ${Object.keys(manifest.builds).join(", ")}.`,
       );
     }
-
-    stage("adapter", "Looking for a GPU");
-    const { device, adapterInfo, buildName } = await requestDevice(manifest.builds, { force: build });
     const source = new ShardSource({ manifest, baseUrl: url, fetch, store, transfers: transfers?.(url) });
-    /** @type {LoadedModel | null} */
-    let model = null;
+    // Whichever fails first stops the other.
+    const failure = new AbortController();
+    const stop = () => failure.abort();
+    signal.addEventListener("abort", stop, { once: true });
+    if (signal.aborted) stop();
+    /** @type {OpenOptions} */
+    const options = {
+      ...{ manifest, source, build, context: asked, signal: failure.signal, onStage },
+      onProgress: (progress) => {
+        loadedBytes = progress.loadedBytes;
+        post({ type: "progress", progress });
+      },
+      onEvent: (event) => post({ type: "event", event }),
+    };
+    await source.open();
+    const opening = openFitting(options, this.#parts);
+    const reading = source.file(fileAt(manifest, manifest.tokenizer), failure.signal).then((bytes) => readText(manifest, bytes));
     try {
-      this.#losing = device.lost.then((info) => (this.#lost = info));
-      throwIfAborted(signal);
-      const spec = /** @type {BuildSpec} */ (manifest.builds[buildName]);
-      await source.open();
-      const [wasmBytes, tokenizerBytes] = await Promise.all([
-        source.file(fileAt(manifest, spec.wasm), signal),
-        source.file(fileAt(manifest, manifest.tokenizer), signal),
-      ]);
-      const { tokenizer, template } = readText(manifest, tokenizerBytes);
-      const created = (model = await createModel({ manifest, build: buildName, device, wasmBytes, context, signal }));
-      await loadWeights({
-        ...{ manifest, device, source, signal, bufferOf: (/** @type {string} */ name) => created.tensorBuffer(name) },
-        onProgress: (progress) => {
-          loadedBytes = progress.loadedBytes;
-          post({ type: "progress", progress });
-        },
+      const [opened, { tokenizer, template }] = await Promise.all([opening, reading]);
+      const { context } = opened;
+      const again = { ...options, build: opened.build, context, onStage: () => {}, onProgress: () => {} };
+      const model = new RecoveringModel({
+        opened,
+        open: (signal) => openModel({ ...again, signal }, this.#parts),
+        notify: options.onEvent,
       });
-      stage("compile", "Preparing the GPU programs");
-      await model.record();
-      throwIfAborted(signal);
-      if (this.#lost) throw deviceLost(this.#lost);
       const completions = new Completions({ model, manifest, tokenizer, template, context });
-      this.#loaded = { tokenizer, completions, model, device, adapter: describe(adapterInfo), build: buildName, context };
-    } catch (thrown) {
-      const error = await this.#explain(thrown);
+      this.#loaded = { tokenizer, completions, model, build: opened.build, context };
+    } catch (error) {
+      stop();
       source.close();
-      await model?.dispose();
-      device.destroy();
+      opening.then(close, () => {});
       throw error;
+    } finally {
+      signal.removeEventListener("abort", stop);
     }
-    stage("ready", "Ready");
+    onStage("ready", "Ready");
     return manifest;
   }
 
@@ -217,17 +189,6 @@ export class EngineHost {
     // The answers under way end first: a model must not be taken apart while it runs.
     await Promise.race([loaded?.completions.reset(), delay(DISPOSE_WAIT_MS)]);
     await loaded?.model.dispose();
-    loaded?.device.destroy();
-  }
-
-  /**
-   * @param {unknown} thrown
-   * @returns {Promise<WebGemmaError>} "device-lost" for whatever a lost GPU makes fail
-   */
-  async #explain(thrown) {
-    if (thrown instanceof WebGemmaError) return thrown;
-    await Promise.race([this.#losing, delay(LOST_GRACE_MS)]);
-    return this.#lost ? deviceLost(this.#lost, thrown) : WebGemmaError.from(thrown);
   }
 }
 
@@ -258,21 +219,6 @@ function readText(manifest, bytes) {
 function checkContext(context, { context: { maximum } }) {
   if (Number.isSafeInteger(context) && context >= 1 && context <= maximum) return context;
   throw new WebGemmaError("bad-request", `A context of ${context} tokens is not possible: this model takes 1 to ${maximum}.`);
-}
-
-/** @param {Partial<GPUAdapterInfo>} info */
-function describe({ vendor, architecture, device, description }) {
-  return description || [vendor, architecture, device].filter(Boolean).join(" ") || "unknown";
-}
-
-/**
- * @param {GPUDeviceLostInfo} info
- * @param {unknown} [cause]
- */
-function deviceLost(info, cause) {
-  return new WebGemmaError("device-lost", `The GPU was lost: ${info.message || info.reason}`, "Load the model again.", {
-    cause,
-  });
 }
 
 /**

@@ -1,4 +1,7 @@
+/** @import { CompileQueue } from "./compile_queue.js" */
+/** @import { KernelCheck } from "./manifest.js" */
 import { WebGemmaError } from "./errors.js";
+import { checkKernel } from "./self_test.js";
 
 /**
  * How TVM says to launch a kernel.
@@ -16,6 +19,8 @@ const WRITES = "paramWriteAccess:";
 export class Kernel {
   #device;
   #code;
+  #queue;
+  #check;
   /** @type {Promise<void> | null} */
   #compiling = null;
   /** Set once compile() has resolved. @type {GPUComputePipeline | null} */
@@ -25,8 +30,10 @@ export class Kernel {
    * @param {GPUDevice} device
    * @param {KernelInfo} info
    * @param {string} code WGSL
+   * @param {CompileQueue} queue
+   * @param {KernelCheck} [check]  what it must compute before it may be used
    */
-  constructor(device, info, code) {
+  constructor(device, info, code, queue, check) {
     const written = info.launch_param_tags.find((tag) => tag.startsWith(WRITES));
     /** @type {number[]} */
     const writes = written ? JSON.parse(written.slice(WRITES.length)) : [];
@@ -40,6 +47,8 @@ export class Kernel {
     entries.push({ binding: buffers, visibility: GPUShaderStage.COMPUTE, buffer: { type: "uniform" } });
     this.#device = device;
     this.#code = code;
+    this.#queue = queue;
+    this.#check = check;
     this.name = info.name;
     this.argTypes = info.arg_types;
     /** For each launch argument: 0-2 workgroups along x, y, z; 3-5 threads. */
@@ -49,21 +58,23 @@ export class Kernel {
   }
 
   /**
-   * Compiles the kernel without blocking; a second call returns the first one's promise.
+   * Compiles the kernel without blocking, and checks that it computes rightly; a second call returns the first one's promise.
    *
    * @returns {Promise<void>}
-   * @throws {WebGemmaError} "unexpected" with the kernel's name and the compiler's message
+   * @throws {WebGemmaError} "unexpected" with the kernel's name and the compiler's message; "wrong-results" with its name
    */
   compile() {
-    this.#compiling ??= this.#compile();
+    this.#compiling ??= this.#queue.run(() => this.#compile());
     return this.#compiling;
   }
 
   async #compile() {
     const { name, layout } = this;
+    /** @type {GPUComputePipeline} */
+    let pipeline;
     const module = this.#device.createShaderModule({ label: name, code: this.#code });
     try {
-      this.pipeline = await this.#device.createComputePipelineAsync({
+      pipeline = await this.#device.createComputePipelineAsync({
         label: name,
         layout: this.#device.createPipelineLayout({ label: name, bindGroupLayouts: [layout] }),
         compute: { module, entryPoint: name },
@@ -76,6 +87,8 @@ export class Kernel {
         { cause: error },
       );
     }
+    if (this.#check) await checkKernel({ device: this.#device, name, layout, pipeline, check: this.#check });
+    this.pipeline = pipeline;
   }
 }
 

@@ -30,12 +30,18 @@ import { WebGemmaError } from "./errors.js";
  * @property {string[]} args  names of tensors and buffers
  * @property {number} [chunk]  tokens that a prefill function takes
  *
+ * @typedef {object} KernelCheck  what a kernel gives on known inputs; see build_wasm/selftest.py
+ * @property {[number, number]} grid  workgroups along x and y
+ * @property {number[]} scalars  the kernel's numbers, the grid's width last
+ * @property {{ type: "f32" | "f16" | "i32" | "u32", words: number, zeros: boolean, sums: [number, number][] | null }[]} buffers
+ *
  * @typedef {object} BuildSpec
  * @property {string} wasm
  * @property {string[]} features
  * @property {Record<string, number>} limits
  * @property {BufferSpec[]} buffers
  * @property {Record<string, FunctionSpec>} functions
+ * @property {Record<string, KernelCheck>} [checks]  by kernel name; artifacts of older versions have none
  *
  * @typedef {object} Manifest
  * @property {number} schema_version
@@ -209,6 +215,7 @@ function checkBuilds(manifest, files) {
       for (const n of list(buffer.shape, `${label}: shape of ${buffer.name}`))
         if (n !== "context") positive(n, `${label}: shape of ${buffer.name}`);
     }
+    if (build.checks !== undefined) checkChecks(object(build.checks, `${label}.checks`), `${label}.checks`);
     const functions = object(build.functions, `${label}.functions`);
     if (!("decode" in functions)) throw refuse(`${label} has no function decode`);
     for (const [fn, spec] of Object.entries(functions)) {
@@ -216,6 +223,22 @@ function checkBuilds(manifest, files) {
         if (!known.has(arg))
           throw refuse(`${label}: ${fn} takes ${JSON.stringify(arg)}, which is neither a tensor nor a buffer`);
       }
+    }
+  }
+}
+
+/**
+ * @param {Record<string, KernelCheck>} checks
+ * @param {string} label
+ */
+function checkChecks(checks, label) {
+  for (const [kernel, check] of Object.entries(checks)) {
+    const { grid, scalars, buffers } = /** @type {KernelCheck} */ (object(check, `${label}.${kernel}`));
+    for (const n of list(grid, `${label}.${kernel}.grid`)) positive(n, `${label}.${kernel}.grid`);
+    for (const n of list(scalars, `${label}.${kernel}.scalars`)) natural(n, `${label}.${kernel}.scalars`);
+    for (const buffer of list(buffers, `${label}.${kernel}.buffers`)) {
+      positive(object(buffer, `${label}.${kernel}.buffers`).words, `${label}.${kernel}: words`);
+      if (buffer.sums !== null) list(buffer.sums, `${label}.${kernel}: sums`);
     }
   }
 }

@@ -4,7 +4,7 @@
 /** @import { KvCopy } from "./kv_copies.js" */
 /** @import { Program } from "./program.js" */
 /** @import { TokenLogprobs } from "./token_choice.js" */
-import { WebGemmaError } from "./errors.js";
+import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { KvCopies } from "./kv_copies.js";
 import { ReadbackRing } from "./readback.js";
 import { Runtime } from "./runtime.js";
@@ -35,6 +35,7 @@ const ID_BYTES = 4;
  * @property {number} position  of that token
  * @property {Sampling} sampling
  * @property {number} maxTokens
+ * @property {number} [drawn]  tokens of the same answer that came before, on a device that was lost: random numbers go on after theirs
  * @property {AbortSignal} [signal]
  * @property {readonly number[]} [prompt]  what the repetition penalty takes for the prompt
  * @property {readonly number[]} [generated]  what was generated of this answer before this call
@@ -118,9 +119,9 @@ export class Model {
     if (!Number.isInteger(context) || context < 1 || context > maximum) {
       throw new WebGemmaError("bad-request", `The context must be from 1 to ${maximum} tokens, not ${context}.`);
     }
-    const runtime = await Runtime.create({ wasmBytes, device });
+    const runtime = await Runtime.create({ wasmBytes, device, checks: spec.checks });
     try {
-      signal?.throwIfAborted();
+      throwIfAborted(signal);
       const model = new Model(runtime, device, manifest, spec, context);
       await runtime.allocated();
       await model.#record();
@@ -194,7 +195,7 @@ export class Model {
     /** @type {Promise<undefined>[]} */
     const ahead = [];
     for (let done = 0; done < ids.length;) {
-      signal?.throwIfAborted();
+      throwIfAborted(signal);
       const chunk = this.#chunkFor(ids.length - done);
       await this.#compile([`prefill_${chunk}`]);
       const part = ids.slice(done, done + chunk);
@@ -206,6 +207,24 @@ export class Model {
       ahead.push(this.#device.queue.onSubmittedWorkDone());
       if (ahead.length > CHUNKS_AHEAD) await ahead.shift();
     }
+  }
+
+  /**
+   * Writes the K/V of `ids` at `position` and on, one decode step each: the bits that generate() wrote for them.
+   *
+   * @param {readonly number[]} ids
+   * @param {number} position
+   */
+  async feed(ids, position) {
+    this.#checkRoom(position + ids.length);
+    await this.#compile(["decode"]);
+    for (const [i, id] of ids.entries()) {
+      this.#start(id, position + i);
+      this.#submit(["decode"]);
+      this.#wrote(position, position + i + 1);
+      if (i % IN_FLIGHT === IN_FLIGHT - 1) await this.#device.queue.onSubmittedWorkDone();
+    }
+    await this.#device.queue.onSubmittedWorkDone();
   }
 
   /**
@@ -285,7 +304,7 @@ export class Model {
         const before = performance.now();
         const bytes = await /** @type {Promise<ArrayBuffer>} */ (pending.shift());
         this.#depth = performance.now() - before < SLOW_STEP_MS ? IN_FLIGHT : 1;
-        signal?.throwIfAborted();
+        throwIfAborted(signal);
         const chosen = /** @type {number} */ (new Int32Array(bytes)[0]);
         onLogprobs?.(readLogprobs(chosen, bytes, ID_BYTES, vocabSize));
         yield chosen;

@@ -15,6 +15,14 @@
  * @property {number} [context]  tokens
  * @property {string} lock  name of a Web Lock that the worker holds while it lives
  *
+ * @typedef {import("./memory.js").MemoryEstimate} MemoryEstimate
+ *
+ * What a person may want to know while it happens; `text` says it to them.
+ *
+ * @typedef {{ type: "gpu-reset" | "gpu-resumed" | "smaller-context" | "other-build" | "partial" | "complete", text: string }
+ *   | { type: "withdrawn", text: string, error: ErrorRecord }
+ *   | { type: "memory", text: string, memory: MemoryEstimate }} EngineEvent
+ *
  * @typedef {object} Stats  what Model.stats() adds is passed through
  * @property {string} adapter
  * @property {string} build
@@ -36,6 +44,7 @@
  *
  * @typedef {{ type: "alive" }
  *   | { type: "progress", progress: Progress }
+ *   | { type: "event", event: EngineEvent }
  *   | { type: "result", id: number, value: unknown }
  *   | { type: "chunk", id: number, chunk: ChatCompletionChunk }
  *   | { type: "end", id: number }

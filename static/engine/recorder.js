@@ -121,15 +121,18 @@ export class Recorder {
     this.#device.pushErrorScope("validation");
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const buffer = this.#device.createBuffer({ size, usage });
+    const before = this.bytes;
     const answers = Promise.all([this.#device.popErrorScope(), this.#device.popErrorScope()]).then((errors) => {
       const error = errors.find((found) => found !== null);
       if (!error) return;
       const megabytes = (size / 2 ** 20).toFixed(1);
-      throw new WebGemmaError(
+      const refusal = new WebGemmaError(
         "out-of-memory",
         `The GPU has no room for a buffer of ${megabytes} MiB: ${error.message}`,
         "Close other pages and programs that use the GPU, or use a smaller model or context.",
       );
+      refusal.available = before;
+      throw refusal;
     });
     answers.catch(() => {}); // allocated() reports it
     this.#allocations.push(answers);

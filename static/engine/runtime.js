@@ -1,6 +1,8 @@
 /** @import { Instance, Module, PackedFunc, Tensor, VirtualMachine } from "@mlc-ai/web-runtime" */
 /** @import { KernelInfo } from "./kernels.js" */
+/** @import { KernelCheck } from "./manifest.js" */
 import { instantiate } from "../vendor/web-runtime.js";
+import { CompileQueue } from "./compile_queue.js";
 import { WebGemmaError } from "./errors.js";
 import { Kernel } from "./kernels.js";
 import { Program } from "./program.js";
@@ -28,12 +30,14 @@ export class Runtime {
   #kernels;
   /** @type {Map<GpuTensor, Tensor>} */
   #tensors = new Map();
+  #queue = new CompileQueue();
 
   /**
    * @param {GPUDevice} device
    * @param {Instance} instance
+   * @param {Record<string, KernelCheck>} checks  by kernel name
    */
-  constructor(device, instance) {
+  constructor(device, instance, checks) {
     this.#device = device;
     this.#instance = instance;
     const memory = /** @type {WebAssembly.Memory} */ (/** @type {any} */ (instance).memory.memory);
@@ -58,24 +62,37 @@ export class Runtime {
       const found = JSON.parse(/** @type {string} */ (list(machine.getInternalModule())));
       return [instance.detachFromCurrentScope(machine), found];
     });
-    this.#kernels = new Map(Object.values(sources).map(({ info, code }) => [info.name, new Kernel(device, info, code)]));
+    this.#kernels = new Map(
+      Object.values(sources).map(({ info, code }) => [info.name, new Kernel(device, info, code, this.#queue, checks[info.name])]),
+    );
   }
 
   /**
-   * Instantiates the wasm. No kernel is compiled yet.
+   * Instantiates the wasm. No kernel is compiled yet; each is checked when it is.
    *
    * @param {object} parts
    * @param {Uint8Array<ArrayBuffer>} parts.wasmBytes
    * @param {GPUDevice} parts.device
+   * @param {Record<string, KernelCheck>} [parts.checks]
    * @returns {Promise<Runtime>}
    */
-  static async create({ wasmBytes, device }) {
-    return new Runtime(device, await instantiate(/** @type {any} */ (wasmBytes), wasmImports()));
+  static async create({ wasmBytes, device, checks = {} }) {
+    return new Runtime(device, await instantiate(/** @type {any} */ (wasmBytes), wasmImports()), checks);
   }
 
   /** @returns {string[]} names of the module's kernels */
   kernels() {
     return [...this.#kernels.keys()];
+  }
+
+  /**
+   * Compiles one kernel, and checks it.
+   *
+   * @param {string} name
+   * @throws {WebGemmaError} see Kernel.compile
+   */
+  async compile(name) {
+    await this.#kernels.get(name)?.compile();
   }
 
   /**
@@ -139,6 +156,7 @@ export class Runtime {
 
   /** Frees every buffer and the wasm instance's handles. Programs recorded here must not be encoded any more. */
   dispose() {
+    this.#queue.close();
     this.#recorder.dispose();
     this.#tensors.clear();
     this.#kernels.clear();

@@ -32,7 +32,7 @@ export class TokenChoice {
   programs;
 
   /** @param {GenerateOptions} options */
-  constructor({ sampling, constraint, onLogprobs }) {
+  constructor({ sampling, constraint, onLogprobs, drawn = 0 }) {
     this.#sampling = sampling;
     this.#sampled = sampling.temperature > 0;
     const { top_k = 0, repetition_penalty = 1, frequency_penalty = 0, presence_penalty = 0, logit_bias = [] } = sampling;
@@ -45,6 +45,7 @@ export class TokenChoice {
       ...(onLogprobs ? ["logprobs"] : []),
     ];
     this.#random = uniforms(sampling.seed);
+    for (let i = 0; i < drawn; i += 1) this.#random();
   }
 
   /**

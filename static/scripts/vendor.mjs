@@ -13,6 +13,7 @@ const require = createRequire(import.meta.url);
 /** Bundle name -> npm package. */
 const PACKAGES = {
   "hash-wasm": "hash-wasm",
+  "idb-keyval": "idb-keyval",
   "web-runtime": "@mlc-ai/web-runtime",
   tokenizers: "@huggingface/tokenizers",
   jinja: "@huggingface/jinja",

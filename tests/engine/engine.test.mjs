@@ -7,8 +7,9 @@ import { EngineHost } from "../../static/engine/host.js";
 import { BASE, FakeDevice, FakeModel, collect, says, serve, smallArtifact } from "./helpers.mjs";
 
 /** The page and its worker, joined by a real message channel: everything is cloned as between threads. */
-function world({ reply = says("Hello there!"), faults, requestDevice, createModel } = {}) {
+function world({ reply = says("Hello there!"), faults, requestDevice, createModel, change = () => {} } = {}) {
   const { manifest, files } = smallArtifact();
+  change(manifest);
   files.set("manifest.json", new TextEncoder().encode(JSON.stringify(manifest)));
   const device = new FakeDevice();
   const model = new FakeModel(reply, { manifest });
@@ -197,6 +198,68 @@ test("a lost GPU is named as the cause of what fails with it", async () => {
   const engine = await load();
   await assert.rejects(engine.chat.completions.create(ask()), { code: "device-lost", message: /driver restarted/ });
   await assert.rejects(engine.chat.completions.create(ask()), { code: "device-lost" });
+  await engine.dispose();
+});
+
+/** A createModel that refuses what `refuse` throws for, and events of a load. */
+async function loadRefusing(refuse, options, change) {
+  const tried = [];
+  const events = [];
+  const it = world({
+    change,
+    createModel: async ({ build, context, manifest }) => {
+      tried.push(`${build} ${context}`);
+      refuse({ build, context });
+      return new FakeModel(says("Hi"), { manifest });
+    },
+  });
+  const loading = it.load({ ...options, onEvent: (event) => events.push(event) });
+  return { ...it, loading, tried, events };
+}
+
+const noRoom = () => Object.assign(new WebGemmaError("out-of-memory", "No room."), { available: 1_234_000_000 });
+
+test("without room for the context a shorter one is taken", async () => {
+  const refuse = ({ context }) => {
+    if (context > 600) throw noRoom();
+  };
+  const { loading, tried, events } = await loadRefusing(refuse, { context: 2048 });
+  const engine = await loading;
+  assert.deepEqual(tried, ["f32 2048", "f32 1024", "f32 512"]);
+  assert.equal((await engine.stats()).context, 512);
+  const shorter = events.filter(({ type }) => type === "smaller-context").map(({ text }) => text);
+  assert.deepEqual(shorter.map((text) => /\d+/.exec(text)[0]), ["1024", "512"]);
+  await engine.dispose();
+});
+
+test("without room for any context one error says what is needed and what there is", async () => {
+  const { loading, tried } = await loadRefusing(() => {
+    throw noRoom();
+  }, { context: 1000 });
+  await assert.rejects(loading, { code: "out-of-memory", message: /needs 68 MB .* 512 tokens.*1\.23 GB/ });
+  assert.deepEqual(tried, ["f32 1000", "f32 512"]);
+});
+
+test("a build that computes wrongly gives way to the f32 build, unless it was asked for", async () => {
+  const change = (manifest) => (manifest.builds = { f16: manifest.builds.f32, f32: manifest.builds.f32 });
+  const refuse = ({ build }) => {
+    if (build === "f16") throw new WebGemmaError("wrong-results", "The kernel k gives wrong results.");
+  };
+  const { loading, events } = await loadRefusing(refuse, {}, change);
+  const engine = await loading;
+  assert.equal((await engine.stats()).build, "f32");
+  assert.match(events.find(({ type }) => type === "other-build").text, /kernel k/);
+  await engine.dispose();
+  await assert.rejects((await loadRefusing(refuse, { build: "f16" }, change)).loading, { code: "wrong-results" });
+});
+
+test("what the model takes on the GPU is told before it is loaded", async () => {
+  const { loading, events } = await loadRefusing(() => {}, {});
+  const engine = await loading;
+  const { memory, text } = events[0];
+  assert.deepEqual(memory, { weights: 112, embeddings: 0, cache: 0, state: 64 * 8 * 4, staging: 67108864, total: 67111024, context: 64 });
+  assert.equal(text, "Needs 68 MB of GPU memory");
+  assert.deepEqual(Engine.estimateMemory(engine.manifest, { build: "f32", context: 64 }), memory);
   await engine.dispose();
 });
 

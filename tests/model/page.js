@@ -2,9 +2,14 @@
 import { download } from "/static/engine/download.js";
 import { requestDevice } from "/static/engine/gpu.js";
 import { loadWeights } from "/static/engine/loader.js";
-import { fileAt } from "/static/engine/manifest.js";
+import { fileAt, shardsOf } from "/static/engine/manifest.js";
 import { fetchManifest } from "/static/engine/manifest_fetch.js";
 import { Model } from "/static/engine/model.js";
+import { openModel } from "/static/engine/open_model.js";
+import { splitShards } from "/static/engine/partial_model.js";
+import { RecoveringModel } from "/static/engine/recovery.js";
+import { Runtime } from "/static/engine/runtime.js";
+import { ShardSource } from "/static/engine/shard_source.js";
 
 const GREEDY = { temperature: 0 };
 
@@ -79,4 +84,169 @@ export async function choose(model, ids, sampling, steps, allowed) {
   const options = { id: ids[last], position: last, sampling, maxTokens: steps, prompt: ids, constraint };
   for await (const id of model.generate({ ...options, onLogprobs: (entry) => found.push(entry) })) found.at(-1).yielded = id;
   return found;
+}
+
+/**
+ * Compiles kernels on a GPU that computes wrongly: [pattern of a kernel's name, text of its WGSL, what runs in its place].
+ * Returns [kernel, error or null] for the first kernel of each pattern.
+ */
+export async function compileAltered(path, changes) {
+  const url = new URL(path, location.href).href;
+  const manifest = await fetchManifest(url, fetch);
+  const { device } = await requestDevice(manifest.builds, { force: "f32" });
+  const create = device.createShaderModule.bind(device);
+  device.createShaderModule = ({ label, code }) => {
+    const [, text, other] = changes.find(([pattern]) => new RegExp(pattern).test(label)) ?? [];
+    if (text !== undefined && !code.includes(text)) throw new Error(`${label} has no ${text}`);
+    return create({ label, code: text === undefined ? code : code.replaceAll(text, () => other) });
+  };
+  const { wasm, checks } = manifest.builds.f32;
+  const runtime = await Runtime.create({
+    wasmBytes: await download(fileAt(manifest, wasm), { baseUrl: url, fetch }),
+    device,
+    checks,
+  });
+  const found = [];
+  for (const [pattern] of changes) {
+    const name = runtime.kernels().find((kernel) => new RegExp(pattern).test(kernel));
+    const error = await runtime.compile(name).then(() => null, ({ code, message }) => ({ code, message }));
+    found.push([name, error]);
+  }
+  runtime.dispose();
+  device.destroy();
+  return found;
+}
+
+/** The continuation of `ids` by a model whose device is destroyed in the middle of a prefill, and after `lossAt` tokens. */
+export async function generateThroughLosses(path, ids, sampling, steps, lossAt) {
+  const url = new URL(path, location.href).href;
+  const manifest = await fetchManifest(url, fetch);
+  /** @type {GPUDevice | null} */
+  let current = null;
+  const events = [];
+  const parts = {
+    requestDevice: async (builds, options) => {
+      const found = await requestDevice(builds, options);
+      current = found.device;
+      return found;
+    },
+    createModel: async (created) => {
+      const model = await Model.create(created);
+      // Compiles what this test uses, and nothing in the background.
+      model.record = () => Promise.all(["decode", "sample", "prefill_16"].map((name) => model.programs.get(name).compile()));
+      return model;
+    },
+  };
+  const ignore = () => {};
+  const source = new ShardSource({ manifest, baseUrl: url, fetch });
+  const options = { manifest, source, build: "f32", context: 512, onProgress: ignore, onStage: ignore, onEvent: ignore };
+  const open = (signal) => openModel({ ...options, signal }, parts);
+  const opened = await open(new AbortController().signal);
+  const model = new RecoveringModel({ opened, open, notify: ({ type }) => events.push(type) });
+  const last = ids.length - 1;
+  const run = async (losing) => {
+    const prefill = model.prefill(ids.slice(0, last), 0);
+    if (losing) current.destroy();
+    await prefill;
+    const taken = [];
+    for await (const id of model.generate({ id: ids[last], position: last, sampling, maxTokens: steps })) {
+      taken.push(id);
+      if (losing && taken.length === lossAt) current.destroy();
+    }
+    return taken;
+  };
+  const result = { expected: await run(false), found: await run(true), events, resets: model.stats().gpuResets };
+  await model.dispose();
+  return result;
+}
+
+/**
+ * Continuations of `ids`: with everything loaded, and by a model whose per-layer embeddings are held back until it has said
+ * `releaseAt` tokens. share: of the model's bytes, what it needed for the first one.
+ */
+export async function generateBeforeTheTable(path, ids, sampling, steps, releaseAt) {
+  const url = new URL(path, location.href).href;
+  const manifest = await fetchManifest(url, fetch);
+  const { later } = splitShards(manifest);
+  const held = new Set(later.map((shard) => shardsOf(manifest)[shard].path));
+  let release;
+  const released = new Promise((resolve) => (release = resolve));
+  const ranges = [];
+  const slowFetch = async (address, options) => {
+    const range = new Headers(options?.headers).get("range");
+    const file = String(address).split("/").at(-1);
+    if (held.has(file) && range) ranges.push(range);
+    else if (held.has(file)) await released;
+    return await fetch(address, options);
+  };
+  const ignore = () => {};
+  const parts = {
+    requestDevice,
+    createModel: async (created) => {
+      const model = await Model.create(created);
+      model.record = () => Promise.all(["decode", "sample", "prefill_16"].map((name) => model.programs.get(name).compile()));
+      return model;
+    },
+  };
+  const source = new ShardSource({ manifest, baseUrl: url, fetch: slowFetch });
+  const options = { manifest, source, build: "f32", context: 512, signal: new AbortController().signal };
+  const { model } = await openModel({ ...options, onProgress: ignore, onStage: ignore, onEvent: ignore }, parts);
+  const last = ids.length - 1;
+  const run = async () => {
+    await model.prefill(ids.slice(0, last), 0);
+    const taken = [];
+    for await (const id of model.generate({ id: ids[last], position: last, sampling, maxTokens: steps })) {
+      taken.push(id);
+      if (taken.length === releaseAt) release();
+    }
+    return taken;
+  };
+  const early = await run();
+  while (!model.stats().complete) await new Promise((resolve) => setTimeout(resolve, 10));
+  const fetched = ranges.length;
+  const result = { early, late: await run(), share: model.stats().firstTokenShare, fetched, moreRanges: ranges.length - fetched };
+  await model.dispose();
+  return result;
+}
+
+/**
+ * Loads and disposes of a model again and again, answering `answers` times in between.
+ * Returns the bytes of GPU buffers that were alive before each cycle, and those made by each answer.
+ */
+export async function cycle(path, cycles, answers) {
+  const alive = new Map();
+  const { createBuffer } = GPUDevice.prototype;
+  const { destroy } = GPUBuffer.prototype;
+  let made = 0;
+  GPUDevice.prototype.createBuffer = function (descriptor) {
+    const buffer = createBuffer.call(this, descriptor);
+    alive.set(buffer, buffer.size);
+    made += 1;
+    return buffer;
+  };
+  GPUBuffer.prototype.destroy = function () {
+    alive.delete(this);
+    destroy.call(this);
+  };
+  const bytes = () => [...alive.values()].reduce((sum, size) => sum + size, 0);
+  try {
+    const before = [];
+    let peak = 0;
+    const perAnswer = [];
+    for (let i = 0; i < cycles; i += 1) {
+      before.push(bytes());
+      const model = await open(path, 512);
+      peak = Math.max(peak, bytes());
+      for (let answer = 0; i === 0 && answer < answers; answer += 1) {
+        const [count, size] = [made, bytes()];
+        await generate(model, [5, 6, 7 + answer], 4);
+        perAnswer.push([made - count, bytes() - size]);
+      }
+      await model.dispose();
+    }
+    return { before, after: bytes(), peak, perAnswer };
+  } finally {
+    GPUDevice.prototype.createBuffer = createBuffer;
+    GPUBuffer.prototype.destroy = destroy;
+  }
 }

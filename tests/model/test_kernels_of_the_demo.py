@@ -15,6 +15,7 @@ from build_wasm.config import TextConfig
 from build_wasm.gemma4 import Gemma4
 from build_wasm.hub import DEMO_FOLDER
 from build_wasm.manifest import BuildName
+from build_wasm.selftest import kernel_checks
 from build_wasm.wasm import export_wasm, kernel_use, web_target
 
 
@@ -23,11 +24,18 @@ def _caches(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setenv("WEBGEMMA_HOME", str(home))
 
 
+modules: dict[BuildName, Any] = {}
+
+
 def kernels_of(build: BuildName, out: Path, **attributes: Any) -> dict[str, str]:
     """Kernel name -> WGSL. attributes: of the target."""
     config = TextConfig.from_checkpoint(json.loads((DEMO_FOLDER / "config.json").read_text("utf-8")))
-    module, _ = Gemma4(config, "q4", KV_DTYPE[build]).build()
-    return export_wasm(module, web_target(**attributes), out)
+    model = Gemma4(config, "q4", KV_DTYPE[build])
+    module, _ = model.build()
+    kernels = export_wasm(module, web_target(**attributes), out)
+    if not attributes:
+        modules[build] = (module, model.graph.numbers)
+    return kernels
 
 
 @pytest.mark.parametrize("build", ["f32", "f16"])
@@ -48,6 +56,15 @@ def test_every_kernel_is_within_webgpus_limits_and_present(
     # Both kinds of attention, each with its own RoPE, are kernels of their own.
     for kind in ("sliding", "full"):
         assert {f"append_kv_{kind}_kernel", f"attention_{kind}_kernel"} <= set(kernels)
+    # The page checks each of them on the GPU before it is used: every kernel writes something, and it is compared.
+    unchecked: list[str] = []
+    module, numbers = modules[build]
+    checks = kernel_checks(module, kernels, numbers, unchecked.append)
+    assert unchecked == []
+    for name in kernels:
+        magnitudes = [sum(m for _, m in buffer.sums) for buffer in checks[name].buffers if buffer.sums]
+        assert any(magnitudes), name
+    assert all(buffer.sums for buffer in checks["append_kv_full_kernel"].buffers if buffer.zeros)
     # f16 is declared where it is used, and used in that build alone.
     using = {name for name, source in kernels.items() if re.search(r"\bf16\b", source.replace("enable f16;", ""))}
     assert {name for name, source in kernels.items() if "enable f16;" in source} >= using

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { ConversationStore } from "../../static/chat/conversation_store.js";
 import { formatBytes, formatRate, formatTimeLeft } from "../../static/chat/format.js";
 import { parseQuery } from "../../static/chat/query.js";
 import { Store } from "../../static/chat/store.js";
@@ -70,4 +71,47 @@ test("the store tells listeners what changed, and leaves other turns alone", () 
   stop();
   store.updateTurn(all[1].id, { text: "bcd" });
   assert.deepEqual(seen, ["b -> b", "b -> bc"]);
+});
+
+/** An IndexedDB that is a map. */
+function memoryStorage() {
+  const map = new Map();
+  const clone = (/** @type {unknown} */ value) => structuredClone(value);
+  return {
+    map,
+    get: async (/** @type {string} */ key) => clone(map.get(key)),
+    set: async (/** @type {string} */ key, /** @type {unknown} */ value) => void map.set(key, clone(value)),
+    del: async (/** @type {string} */ key) => void map.delete(key),
+  };
+}
+
+test("a conversation is kept for the next page; an answer that was being written says that it was cut off", async () => {
+  const storage = memoryStorage();
+  const all = turns({ text: "a" }, { text: "b" }, { text: "c" }, { text: "hal", state: "streaming" });
+  const store = new Store(/** @type {any} */ ({ turns: [], answering: false }));
+  const kept = new ConversationStore("demo", storage);
+  assert.deepEqual(await kept.load(), []);
+  kept.follow(store);
+  store.update({ turns: all });
+  await kept.flush();
+  const again = await new ConversationStore("demo", storage).load();
+  assert.deepEqual(again.map(({ text, state }) => [text, state]), [["a", "done"], ["b", "done"], ["c", "done"], ["hal", "error"]]);
+  assert.equal(again[3].failure?.code, "interrupted");
+  assert.equal(new Set([...all, ...again].map(({ id }) => id)).size, 8);
+  assert.deepEqual(await new ConversationStore("other", storage).load(), []);
+  store.update({ turns: [] });
+  await kept.flush();
+  assert.equal(storage.map.size, 0);
+});
+
+test("a browser that keeps nothing loses the conversation, not the page", async () => {
+  const fail = async () => {
+    throw new Error("no storage");
+  };
+  const kept = new ConversationStore("demo", { get: fail, set: fail, del: fail });
+  assert.deepEqual(await kept.load(), []);
+  const store = new Store(/** @type {any} */ ({ turns: [] }));
+  kept.follow(store);
+  store.update({ turns: turns({ text: "a" }) });
+  await kept.flush();
 });

@@ -1,0 +1,58 @@
+/** @import { BuildSpec, Manifest } from "./manifest.js" */
+
+/**
+ * GPU memory by what it is for, in bytes. What the programs need in between (a few MiB) is known once they are recorded:
+ * Engine.stats().gpuBytes.
+ *
+ * @typedef {object} MemoryEstimate
+ * @property {number} weights  without the per-layer embeddings
+ * @property {number} embeddings  the per-layer embedding table
+ * @property {number} cache  K/V caches, for `context` tokens
+ * @property {number} state  token ids, logits, random numbers
+ * @property {number} staging  buffers through which the weights are written; freed after loading
+ * @property {number} total
+ * @property {number} context  tokens
+ */
+
+const BYTES = new Map(Object.entries({ float32: 4, uint32: 4, int32: 4, float16: 2 }));
+
+/**
+ * What a model will take on the GPU, from its manifest alone.
+ *
+ * @param {Manifest} manifest
+ * @param {object} options
+ * @param {string} options.build
+ * @param {number} options.context  tokens
+ * @param {number} [options.staging]  bytes
+ * @returns {MemoryEstimate}
+ */
+export function memoryEstimate(manifest, { build, context, staging = STAGING_BYTES }) {
+  const { buffers } = /** @type {BuildSpec} */ (manifest.builds[build]);
+  let [weights, embeddings, cache, state] = [0, 0, 0, 0];
+  for (const { name, bytes } of manifest.tensors) {
+    if (isPerLayerEmbedding(name)) embeddings += bytes;
+    else weights += bytes;
+  }
+  for (const { name, shape, dtype } of buffers) {
+    const bytes = shape.reduce((/** @type {number} */ size, n) => size * (n === "context" ? context : n), BYTES.get(dtype) ?? 4);
+    if (name.startsWith("layers.")) cache += bytes;
+    else state += bytes;
+  }
+  return { weights, embeddings, cache, state, staging, total: weights + embeddings + cache + state + staging, context };
+}
+
+/** What upload.js takes by default. */
+const STAGING_BYTES = 64 * 1024 * 1024;
+
+/**
+ * @param {string} tensor  its name
+ * @returns {boolean} whether it is a layer's slice of the per-layer embedding table, [vocabulary, words of a row]
+ */
+export function isPerLayerEmbedding(tensor) {
+  return /^layers\.\d+\.ple$/.test(tensor);
+}
+
+/** @param {number} bytes */
+export function gigabytes(bytes) {
+  return bytes < 1e9 ? `${Math.ceil(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
+}

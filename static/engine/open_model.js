@@ -1,0 +1,157 @@
+/** @import { BuildSpec, Manifest } from "./manifest.js" */
+/** @import { Progress, Stage } from "./progress.js" */
+/** @import { EngineEvent } from "./protocol.js" */
+/** @import { ShardSource } from "./shard_source.js" */
+/** @import { Opened, ReplayableModel } from "./recovery.js" */
+/** @import { TensorBuffer } from "./loader.js" */
+import { DeviceWatch } from "./device_watch.js";
+import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { startLoading } from "./loader.js";
+import { fileAt } from "./manifest.js";
+import { gigabytes, memoryEstimate } from "./memory.js";
+import { PartialModel, splitShards } from "./partial_model.js";
+
+/**
+ * @typedef {ReplayableModel & {
+ *   tensorBuffer(name: string): TensorBuffer,
+ *   record(): Promise<void>,
+ * }} LoadedModel
+ *
+ * @typedef {object} ModelParts
+ * @property {Manifest} manifest
+ * @property {string} build  name among manifest.builds
+ * @property {GPUDevice} device
+ * @property {Uint8Array<ArrayBuffer>} wasmBytes
+ * @property {number} context  tokens
+ * @property {AbortSignal} signal
+ *
+ * @typedef {object} Gpu
+ * @property {GPUDevice} device
+ * @property {Partial<GPUAdapterInfo>} adapterInfo
+ * @property {string} buildName
+ *
+ * @typedef {object} OpenParts  what opening is made of; tests give other ones
+ * @property {(builds: Record<string, BuildSpec>, options: { force?: string }) => Promise<Gpu>} requestDevice
+ * @property {(parts: ModelParts) => Promise<LoadedModel>} createModel
+ *
+ * @typedef {object} OpenOptions
+ * @property {Manifest} manifest
+ * @property {ShardSource} source
+ * @property {string} [build]  to force
+ * @property {number} context  tokens
+ * @property {AbortSignal} signal
+ * @property {(progress: Progress) => void} onProgress
+ * @property {(stage: Stage, text: string) => void} onStage
+ * @property {(event: EngineEvent) => void} onEvent
+ */
+
+/** A context that is not asked to shrink any more: shorter ones are of no use, and save little. */
+const LEAST_CONTEXT = 512;
+
+/**
+ * A model on a GPU device that has room for it: with a shorter context if need be, and in f32 where f16 computes wrongly.
+ *
+ * @param {OpenOptions} options
+ * @param {OpenParts} parts
+ * @returns {Promise<Opened & { build: string, context: number }>}
+ * @throws {WebGemmaError} "out-of-memory" with what is needed and what there is, and whatever openModel throws
+ */
+export async function openFitting(options, parts) {
+  let { build, context } = options;
+  for (;;) {
+    /** @type {string | undefined} */
+    let tried;
+    try {
+      const note = (/** @type {string} */ name) => (tried = name);
+      return { ...(await openModel({ ...options, build, context }, parts, note)), context };
+    } catch (error) {
+      if (!(error instanceof WebGemmaError)) throw error;
+      if (error.code === "out-of-memory" && context > LEAST_CONTEXT) {
+        context = Math.max(LEAST_CONTEXT, Math.floor(context / 2));
+        const text = `The GPU has no room for a longer context: trying ${context} tokens.`;
+        options.onEvent({ type: "smaller-context", text });
+      } else if (error.code === "wrong-results" && tried === "f16" && build === undefined && "f32" in options.manifest.builds) {
+        build = "f32";
+        options.onEvent({ type: "other-build", text: `${error.message} Trying 32 bits instead.` });
+      } else if (error.code === "out-of-memory" && tried !== undefined) {
+        throw noRoom(error, memoryEstimate(options.manifest, { build: tried, context }));
+      } else throw error;
+    }
+  }
+}
+
+/**
+ * Requests a device, builds the model on it, writes its weights and compiles what the first answer needs.
+ *
+ * @param {OpenOptions} options
+ * @param {OpenParts} parts
+ * @param {(build: string) => void} [onBuild]  told which build is used
+ * @returns {Promise<Opened & { build: string }>}
+ * @throws {WebGemmaError} "no-adapter", "device-lost", "out-of-memory", "wrong-results", or the loader's; nothing stays on the GPU
+ */
+export async function openModel(options, { requestDevice, createModel }, onBuild = () => {}) {
+  const { manifest, source, context, signal, onProgress, onStage, onEvent } = options;
+  onStage("adapter", "Looking for a GPU");
+  const { device, adapterInfo, buildName: build } = await requestDevice(manifest.builds, { force: options.build });
+  onBuild(build);
+  const watch = new DeviceWatch(device);
+  const memory = memoryEstimate(manifest, { build, context });
+  onEvent({ type: "memory", text: `Needs ${gigabytes(memory.total)} of GPU memory`, memory });
+  /** @type {LoadedModel | null} */
+  let model = null;
+  // The loading may go on when this is done: the model stops it when it is disposed of.
+  const stop = new AbortController();
+  const abort = () => stop.abort();
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    throwIfAborted(signal);
+    const wasm = fileAt(manifest, /** @type {BuildSpec} */ (manifest.builds[build]).wasm);
+    const wasmBytes = await source.file(wasm, signal);
+    const created = (model = await watch.guard(createModel({ manifest, build, device, wasmBytes, context, signal })));
+    const bufferOf = (/** @type {string} */ name) => created.tensorBuffer(name);
+    const { first, later } = splitShards(manifest);
+    const loading = startLoading({ manifest, device, source, signal: stop.signal, order: first, bufferOf, onProgress });
+    await watch.guard(later.length > 0 ? loading.shards(first) : loading.done);
+    onStage("compile", "Preparing the GPU programs");
+    await watch.guard(model.record());
+    throwIfAborted(signal);
+    const opened = { watch, build, adapter: describe(adapterInfo) };
+    if (later.length === 0) return { ...opened, model };
+    onEvent({ type: "partial", text: "The model can answer. The rest of it is still arriving, which makes it slower." });
+    const told = {
+      onComplete: () => onEvent({ type: "complete", text: "All of the model is here." }),
+      onFailure: (/** @type {unknown} */ thrown) => {
+        const error = WebGemmaError.from(thrown);
+        if (!watch.lost) onEvent({ type: "withdrawn", text: error.message, error: error.toRecord() });
+      },
+    };
+    return { ...opened, model: new PartialModel({ model, manifest, device, bufferOf, source, loading, stop, ...told }) };
+  } catch (thrown) {
+    stop.abort();
+    const error = await watch.explain(thrown);
+    await model?.dispose();
+    device.destroy();
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+}
+
+/**
+ * @param {WebGemmaError} cause
+ * @param {import("./memory.js").MemoryEstimate} memory
+ */
+function noRoom(cause, { total, context }) {
+  const had = cause.available === undefined ? "" : ` The GPU gave ${gigabytes(cause.available)}.`;
+  return new WebGemmaError(
+    "out-of-memory",
+    `The model needs ${gigabytes(total)} of GPU memory, even with a context of ${context} tokens.${had}`,
+    "Close other pages and programs that use the GPU, or use a smaller model.",
+    { cause },
+  );
+}
+
+/** @param {Partial<GPUAdapterInfo>} info */
+function describe({ vendor, architecture, device, description }) {
+  return description || [vendor, architecture, device].filter(Boolean).join(" ") || "unknown";
+}

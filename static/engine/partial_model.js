@@ -1,0 +1,221 @@
+/** @import { ModelLike } from "./answer.js" */
+/** @import { Loading, TensorBuffer } from "./loader.js" */
+/** @import { Manifest } from "./manifest.js" */
+/** @import { ReplayableModel } from "./recovery.js" */
+/** @import { ShardSource } from "./shard_source.js" */
+import { isAbort } from "./errors.js";
+import { shardsOf } from "./manifest.js";
+import { isPerLayerEmbedding } from "./memory.js";
+
+/**
+ * A run of a token's row in a shard, and its place in a tensor; sizes in bytes.
+ *
+ * @typedef {object} RowPart
+ * @property {string} tensor
+ * @property {number} tensorOffset
+ * @property {number} shard
+ * @property {number} offset
+ * @property {number} bytes
+ */
+
+/** Ranges on their way at a time: each is a few hundred bytes, so that the wait is all there is to it. */
+const RANGES_AT_A_TIME = 24;
+
+/**
+ * The shards that every token needs, and those that hold nothing but per-layer embeddings, of which a token needs one row a layer.
+ *
+ * @param {Manifest} manifest
+ * @returns {{ first: number[], later: number[] }}
+ */
+export function splitShards(manifest) {
+  const needed = new Set(
+    manifest.tensors.filter(({ name }) => !isPerLayerEmbedding(name)).flatMap(({ pieces }) => pieces.map(({ shard }) => shard)),
+  );
+  const all = [...shardsOf(manifest).keys()];
+  return { first: all.filter((shard) => needed.has(shard)), later: all.filter((shard) => !needed.has(shard)) };
+}
+
+/**
+ * @param {Manifest} manifest
+ * @param {number} id  of a token
+ * @returns {RowPart[]} its per-layer embeddings
+ */
+export function rowParts(manifest, id) {
+  /** @type {RowPart[]} */
+  const parts = [];
+  for (const { name, shape, bytes, pieces } of manifest.tensors) {
+    if (!isPerLayerEmbedding(name)) continue;
+    const row = bytes / /** @type {number} */ (shape[0]);
+    const [start, end] = [id * row, (id + 1) * row];
+    let at = 0;
+    for (const piece of pieces) {
+      const [from, to] = [Math.max(start, at), Math.min(end, at + piece.bytes)];
+      if (from < to)
+        parts.push({ tensor: name, tensorOffset: from, shard: piece.shard, offset: piece.offset + from - at, bytes: to - from });
+      at += piece.bytes;
+    }
+  }
+  return parts;
+}
+
+/**
+ * A model that answers while its per-layer embeddings are still arriving: before a step it fetches the rows of the step's tokens.
+ * Then a step's token must be known before the next one, so that one step is in flight; once everything is there, as many as
+ * ever. The rows are not verified until their shard is: if that fails, so does every later call, and `onFailure` is told.
+ *
+ * @implements {ReplayableModel}
+ */
+export class PartialModel {
+  #model;
+  #parts;
+  /** @type {Set<number>} shards that are on the GPU */
+  #arrived = new Set();
+  /** @type {Set<number>} tokens whose rows are */
+  #rows = new Set();
+  #complete = false;
+  /** @type {unknown} */
+  #failure = null;
+  #stop;
+  #bytes;
+  #total;
+  /** Share of the model's bytes that had been fetched when the first token came. @type {number | null} */
+  #share = null;
+
+  /**
+   * @param {object} parts
+   * @param {ReplayableModel} parts.model
+   * @param {Manifest} parts.manifest
+   * @param {GPUDevice} parts.device
+   * @param {(name: string) => TensorBuffer} parts.bufferOf
+   * @param {Pick<ShardSource, "range">} parts.source
+   * @param {Loading} parts.loading  under way; the shards that every token needs are there
+   * @param {AbortController} parts.stop  stops the loading
+   * @param {() => void} [parts.onComplete]  everything is there, and verified
+   * @param {(error: unknown) => void} [parts.onFailure]  it will not be: what was answered so far may be wrong
+   */
+  constructor(parts) {
+    const { model, manifest, loading, stop, onComplete, onFailure } = parts;
+    this.#model = model;
+    this.#parts = parts;
+    this.#stop = stop;
+    const { first, later } = splitShards(manifest);
+    const sizes = shardsOf(manifest).map(({ bytes }) => bytes);
+    this.#total = sizes.reduce((sum, bytes) => sum + bytes, 0);
+    this.#bytes = first.reduce((sum, shard) => sum + (sizes[shard] ?? 0), 0);
+    for (const shard of first) this.#arrived.add(shard);
+    for (const shard of later) {
+      loading.shards([shard]).then(
+        () => this.#arrived.add(shard),
+        () => {},
+      );
+    }
+    loading.done.then(
+      () => {
+        this.#complete = true;
+        onComplete?.();
+      },
+      (error) => {
+        this.#failure = error;
+        if (!isAbort(error)) onFailure?.(error);
+      },
+    );
+  }
+
+  /** @type {ModelLike["prefill"]} */
+  async prefill(ids, position, signal) {
+    await this.#need(ids, signal);
+    await this.#model.prefill(ids, position, signal);
+  }
+
+  /** @type {ReplayableModel["feed"]} */
+  async feed(ids, position) {
+    await this.#need(ids);
+    await this.#model.feed(ids, position);
+  }
+
+  /** @type {ModelLike["logits"]} */
+  async logits(id, position) {
+    await this.#need([id]);
+    return await this.#model.logits(id, position);
+  }
+
+  /** @type {ModelLike["generate"]} */
+  async *generate(options) {
+    let { id, position, maxTokens, drawn = 0 } = options;
+    const seed = options.sampling.seed ?? crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
+    const sampling = { ...options.sampling, seed };
+    const generated = [...(options.generated ?? [])];
+    while (!this.#complete && maxTokens > 0) {
+      await this.#need([id], options.signal);
+      let found = false;
+      for await (const next of this.#model.generate({ ...options, sampling, id, position, maxTokens: 1, drawn, generated })) {
+        found = true;
+        id = next;
+        generated.push(id);
+      }
+      if (!found) return;
+      [position, maxTokens, drawn] = [position + 1, maxTokens - 1, drawn + 1];
+      this.#share ??= this.#bytes / this.#total;
+      yield id;
+    }
+    if (maxTokens > 0) yield* this.#model.generate({ ...options, sampling, id, position, maxTokens, drawn, generated });
+  }
+
+  /** @type {ModelLike["reusablePrefix"]} */
+  reusablePrefix(common, copy) {
+    return this.#model.reusablePrefix(common, copy);
+  }
+
+  /** @type {ModelLike["headroom"]} */
+  headroom(common) {
+    return this.#model.headroom(common);
+  }
+
+  get copyBytes() {
+    return this.#model.copyBytes;
+  }
+
+  /** @type {ModelLike["copyCaches"]} */
+  copyCaches(what) {
+    return this.#model.copyCaches(what);
+  }
+
+  /** @type {ModelLike["restoreCaches"]} */
+  restoreCaches(copy) {
+    this.#model.restoreCaches(copy);
+  }
+
+  /** firstTokenShare: of the model's bytes, what was needed before the first token; 1 where all of it was there. */
+  stats() {
+    return { ...this.#model.stats(), complete: this.#complete, firstTokenShare: this.#share ?? 1 };
+  }
+
+  async dispose() {
+    this.#stop.abort();
+    await this.#model.dispose();
+  }
+
+  /**
+   * Brings the rows of these tokens.
+   *
+   * @param {readonly number[]} ids
+   * @param {AbortSignal} [signal]
+   */
+  async #need(ids, signal) {
+    if (this.#complete) return;
+    if (this.#failure) throw this.#failure;
+    const { manifest, source, device, bufferOf } = this.#parts;
+    const missing = [...new Set(ids)].filter((id) => !this.#rows.has(id));
+    const waiting = missing.flatMap((id) => rowParts(manifest, id)).filter(({ shard }) => !this.#arrived.has(shard));
+    const fetchNext = async () => {
+      for (let part = waiting.shift(); part; part = waiting.shift()) {
+        const { bytes } = await source.range(part.shard, part.offset, part.bytes, signal);
+        device.queue.writeBuffer(bufferOf(part.tensor).buffer, part.tensorOffset, bytes);
+        this.#bytes += part.bytes;
+      }
+    };
+    await Promise.all(Array.from({ length: RANGES_AT_A_TIME }, fetchNext));
+    for (const id of missing) this.#rows.add(id);
+    if (this.#failure) throw this.#failure;
+  }
+}

@@ -1,0 +1,177 @@
+// Answers before the last byte: a fake model whose table is filled by rows, or by shards when they arrive.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { WebGemmaError } from "../../static/engine/errors.js";
+import { PartialModel, rowParts, splitShards } from "../../static/engine/partial_model.js";
+import { collect, pattern } from "./helpers.mjs";
+
+const VOCABULARY = 50;
+const ROW = 8;
+/** Two layers of 50 rows of 8 bytes: the first one is cut within row 24, whose halves lie in two shards. */
+const manifest = {
+  files: ["a", "b", "c", "d"].map((path, i) => ({ path, role: "shard", bytes: [64, 196, 204, 400][i] })),
+  tensors: [
+    { name: "norms", shape: [16], bytes: 64, pieces: [{ shard: 0, offset: 0, bytes: 64 }] },
+    {
+      ...{ name: "layers.0.ple", shape: [VOCABULARY, 2], bytes: 400 },
+      pieces: [{ shard: 1, offset: 0, bytes: 196 }, { shard: 2, offset: 0, bytes: 204 }],
+    },
+    { name: "layers.1.ple", shape: [VOCABULARY, 2], bytes: 400, pieces: [{ shard: 3, offset: 0, bytes: 400 }] },
+  ],
+};
+const contents = manifest.files.map(({ bytes }, i) => pattern(bytes, i + 1));
+const tables = new Map([
+  ["layers.0.ple", Uint8Array.of(...contents[1], ...contents[2])],
+  ["layers.1.ple", contents[3]],
+]);
+
+/** Its next token depends on the rows of the one before; a row that is not there is an error. */
+class TableModel {
+  table = new Map([...tables.keys()].map((name) => [name, new Uint8Array(400)]));
+  steps = [];
+  stats = () => ({});
+  row(id) {
+    let sum = 0;
+    for (const [name, bytes] of this.table) {
+      const row = bytes.subarray(id * ROW, (id + 1) * ROW);
+      assert.deepEqual(row, tables.get(name).subarray(id * ROW, (id + 1) * ROW), `row ${id} of ${name}`);
+      for (const byte of row) sum = (Math.imul(sum, 31) + byte) >>> 0;
+    }
+    return sum % VOCABULARY;
+  }
+  async prefill(ids) {
+    ids.forEach((id) => this.row(id));
+  }
+  async feed(ids) {
+    ids.forEach((id) => this.row(id));
+  }
+  async logits(id) {
+    return Float32Array.of(this.row(id));
+  }
+  async *generate({ id, position, maxTokens, drawn, sampling }) {
+    this.steps.push({ position, maxTokens, drawn, seed: sampling.seed });
+    for (let i = 0; i < maxTokens; i++) yield (id = (this.row(id) + drawn + i) % VOCABULARY);
+  }
+  async dispose() {
+    this.disposed = true;
+  }
+}
+
+function world() {
+  const model = new TableModel();
+  const ranges = [];
+  const events = [];
+  const arrivals = contents.map(() => Promise.withResolvers?.() ?? withResolvers());
+  const done = Promise.withResolvers?.() ?? withResolvers();
+  const write = (tensor, offset, bytes) => model.table.get(tensor).set(bytes, offset);
+  const stop = new AbortController();
+  const partial = new PartialModel({
+    ...{ model, manifest, stop },
+    device: { queue: { writeBuffer: ({ tensor }, offset, bytes) => write(tensor, offset, bytes) } },
+    bufferOf: (tensor) => ({ buffer: { tensor }, bytes: 400 }),
+    source: {
+      range: async (shard, offset, bytes) => {
+        ranges.push({ shard, offset, bytes });
+        return { bytes: contents[shard].slice(offset, offset + bytes), verified: false };
+      },
+    },
+    loading: { done: done.promise, shards: ([shard]) => arrivals[shard].promise, prioritize: () => {} },
+    onComplete: () => events.push("complete"),
+    onFailure: ({ code }) => events.push(code),
+  });
+  const finish = async () => {
+    for (const [name, bytes] of tables) write(name, 0, bytes);
+    for (const arrival of arrivals) arrival.resolve();
+    done.resolve();
+    await new Promise(setImmediate);
+  };
+  return { model, partial, ranges, events, finish, arrivals, done, stop, write };
+}
+
+function withResolvers() {
+  const result = {};
+  result.promise = new Promise((resolve, reject) => Object.assign(result, { resolve, reject }));
+  result.promise.catch(() => {});
+  return result;
+}
+
+const options = { id: 7, position: 3, sampling: { temperature: 1, seed: 4 }, maxTokens: 12 };
+const complete = async () => {
+  const { partial, finish } = world();
+  await finish();
+  return await collect(partial.generate(options));
+};
+
+test("shards that hold nothing but rows come later", () => {
+  assert.deepEqual(splitShards(manifest), { first: [0], later: [1, 2, 3] });
+});
+
+test("a row is found also where a shard ends within it", () => {
+  assert.deepEqual(rowParts(manifest, 24), [
+    { tensor: "layers.0.ple", tensorOffset: 192, shard: 1, offset: 192, bytes: 4 },
+    { tensor: "layers.0.ple", tensorOffset: 196, shard: 2, offset: 0, bytes: 4 },
+    { tensor: "layers.1.ple", tensorOffset: 192, shard: 3, offset: 192, bytes: 8 },
+  ]);
+});
+
+test("the same tokens come from rows as from the whole table, one step at a time", async () => {
+  const { partial, model, ranges } = world();
+  await partial.prefill([1, 24, 1], 0);
+  assert.equal(ranges.length, 5); // two rows, one of them in two parts; none twice
+  assert.deepEqual(await collect(partial.generate(options)), await complete());
+  assert.ok(model.steps.every(({ maxTokens, seed }) => maxTokens === 1 && seed === 4));
+  assert.deepEqual(model.steps.map(({ position, drawn }) => position - drawn), new Array(12).fill(3));
+  const { firstTokenShare, complete: whole } = partial.stats();
+  assert.equal(firstTokenShare, (64 + 16 * 3) / 864);
+  assert.equal(whole, false);
+});
+
+test("once the table is there the rest of an answer is generated at once", async () => {
+  const { partial, model, finish, ranges } = world();
+  const found = [];
+  for await (const id of partial.generate(options)) {
+    found.push(id);
+    if (found.length === 5) await finish();
+  }
+  assert.deepEqual(found, await complete());
+  assert.deepEqual(model.steps.at(-1), { position: 8, maxTokens: 7, drawn: 5, seed: 4 });
+  const before = ranges.length;
+  await partial.prefill([40, 41], 0);
+  await partial.feed([42], 2);
+  await partial.logits(43, 3);
+  assert.equal(ranges.length, before);
+});
+
+test("rows of a shard that has arrived are not fetched", async () => {
+  const { partial, ranges, arrivals, write } = world();
+  write("layers.1.ple", 0, tables.get("layers.1.ple"));
+  arrivals[3].resolve();
+  await new Promise(setImmediate);
+  await partial.feed([9], 0);
+  assert.deepEqual(ranges.map(({ shard }) => shard), [1]);
+});
+
+test("a shard that turns out to be damaged stops the answer, withdraws the ones before, and every later call fails", async () => {
+  const { partial, done, events } = world();
+  const found = [];
+  const answer = (async () => {
+    for await (const id of partial.generate(options)) {
+      found.push(id);
+      if (found.length === 3) done.reject(new WebGemmaError("shard-hash", "damaged"));
+    }
+  })();
+  await assert.rejects(answer, { code: "shard-hash" });
+  assert.ok(found.length < 12);
+  assert.deepEqual(events, ["shard-hash"]);
+  await assert.rejects(partial.logits(1, 0), { code: "shard-hash" });
+});
+
+test("disposed of while it loads: the loading stops, and nobody is told of a failure", async () => {
+  const { partial, model, stop, done, events } = world();
+  stop.signal.addEventListener("abort", () => done.reject(new WebGemmaError("aborted", "")));
+  await partial.dispose();
+  await new Promise(setImmediate);
+  assert.ok(model.disposed);
+  assert.deepEqual(events, []);
+});
