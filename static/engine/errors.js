@@ -1,11 +1,12 @@
 /**
  * What went wrong, for programs. `bad-request`: the caller's arguments; `worker-lost`: the engine's worker died;
- * `disposed`: the engine was disposed of; `wrong-results`: the GPU computes wrongly, and in which kernel; `gpu-error`: it refused a
- * command; `malformed-tool-call`: the model called a tool in a way that cannot be read; `unexpected`: a bug, with the original message.
+ * `disposed`: the engine was disposed of; `malformed-tool-call`: the model called a tool in a way that cannot be read;
+ * `wrong-results`: the GPU computes wrongly, and in which kernel; `gpu-error`: it refused a command; `unexpected`: a bug, with the
+ * original message.
  *
  * @typedef {"no-webgpu" | "no-adapter" | "adapter-too-small" | "manifest" | "shard-size" | "shard-hash" | "network"
  *   | "context-exceeded" | "empty-message" | "unknown-token" | "device-lost" | "out-of-memory" | "aborted"
- *   | "bad-request" | "worker-lost" | "disposed" | "wrong-results" | "gpu-error" | "malformed-tool-call" | "unexpected"} ErrorCode
+ *   | "bad-request" | "worker-lost" | "disposed" | "malformed-tool-call" | "wrong-results" | "gpu-error" | "unexpected"} ErrorCode
  *
  * @typedef {object} ErrorRecord  an error as plain data, to cross a worker boundary
  * @property {ErrorCode} code

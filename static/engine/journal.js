@@ -20,23 +20,23 @@ export class Journal {
     return this.#entries;
   }
 
-  /** What filled the caches so far, for restore(). @returns {readonly Entry[]} */
-  copy() {
+  /** Number of tokens that a replay computes. */
+  get length() {
+    return this.#entries.reduce((sum, { ids }) => sum + ids.length, 0);
+  }
+
+  /** @returns {Entry[]} a copy of what is in it now */
+  snapshot() {
     return this.#entries.map((entry) => ({ ...entry, ids: [...entry.ids] }));
   }
 
   /**
-   * The caches hold again what they held at a copy().
+   * The caches hold again what they held when `snapshot` was taken.
    *
-   * @param {readonly Entry[]} entries
+   * @param {readonly Entry[]} snapshot
    */
-  restore(entries) {
-    this.#entries = entries.map((entry) => ({ ...entry, ids: [...entry.ids] }));
-  }
-
-  /** Number of tokens that a replay computes. */
-  get length() {
-    return this.#entries.reduce((sum, { ids }) => sum + ids.length, 0);
+  restore(snapshot) {
+    this.#entries = snapshot.map((entry) => ({ ...entry, ids: [...entry.ids] }));
   }
 
   /**

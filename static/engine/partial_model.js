@@ -142,13 +142,13 @@ export class PartialModel {
   /** @type {ModelLike["generate"]} */
   async *generate(options) {
     let { id, position, maxTokens, drawn = 0 } = options;
+    const generated = [...(options.generated ?? [])];
     const seed = options.sampling.seed ?? crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
     const sampling = { ...options.sampling, seed };
-    const generated = [...(options.generated ?? [])];
     while (!this.#complete && maxTokens > 0) {
       await this.#need([id], options.signal);
       let found = false;
-      for await (const next of this.#model.generate({ ...options, sampling, id, position, maxTokens: 1, drawn, generated })) {
+      for await (const next of this.#model.generate({ ...options, sampling, id, position, maxTokens: 1, drawn, generated: generated.slice() })) {
         found = true;
         id = next;
         generated.push(id);

@@ -35,7 +35,7 @@ export class RecoveringModel {
   #open;
   #notify;
   #journal = new Journal();
-  /** On which device a copy of the caches is, and what had filled them. @type {WeakMap<KvCopy, { opened: Opened, entries: readonly Entry[] }>} */
+  /** Whose device a copy of the caches is on, and what filled them. @type {WeakMap<KvCopy, { opened: Opened, entries: Entry[] }>} */
   #copies = new WeakMap();
   /** @type {Promise<void> | null} */
   #reviving = null;
@@ -83,14 +83,13 @@ export class RecoveringModel {
     // Drawn here, so that a model which goes on draws from the same stream.
     const seed = options.sampling.seed ?? crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
     let { id, position } = options;
-    /** @type {number[]} */
-    const taken = [];
+    const generated = [...(options.generated ?? [])];
     this.#journal.cut(position);
-    while (taken.length < maxTokens) {
+    for (let taken = 0; taken < maxTokens;) {
       const { model, watch } = await this.#alive(signal);
       const tokens = model.generate({
         ...{ ...options, id, position, sampling: { ...options.sampling, seed } },
-        ...{ maxTokens: maxTokens - taken.length, drawn: taken.length, generated: [...(options.generated ?? []), ...taken] },
+        ...{ maxTokens: maxTokens - taken, drawn: taken, generated: generated.slice() },
       });
       try {
         for (let steady = 1; ; steady += 1) {
@@ -99,7 +98,8 @@ export class RecoveringModel {
           this.#journal.decoded(id, position);
           id = value;
           position += 1;
-          taken.push(id);
+          taken += 1;
+          generated.push(value);
           if (steady >= STEADY_TOKENS) this.#losses = 0;
           yield value;
         }
@@ -113,8 +113,9 @@ export class RecoveringModel {
     }
   }
 
-  /** Copies went with their device. @type {ModelLike["reusablePrefix"]} */
+  /** @type {ModelLike["reusablePrefix"]} */
   reusablePrefix(common, copy) {
+    // What was copied on a lost device is lost.
     if (copy && this.#copies.get(copy)?.opened !== this.#opened) return 0;
     return this.#opened.model.reusablePrefix(common, copy);
   }
@@ -131,14 +132,14 @@ export class RecoveringModel {
   /** @type {ModelLike["copyCaches"]} */
   copyCaches(what) {
     const copy = this.#opened.model.copyCaches(what);
-    this.#copies.set(copy, { opened: this.#opened, entries: this.#journal.copy() });
+    this.#copies.set(copy, { opened: this.#opened, entries: this.#journal.snapshot() });
     return copy;
   }
 
   /** @type {ModelLike["restoreCaches"]} */
   restoreCaches(copy) {
     this.#opened.model.restoreCaches(copy);
-    // The rings are what a prefix is short of; the rows of the same prefix come with them.
+    // Rows alone are put back together with the rings that go with them, or are those of the same tokens.
     if (copy.rings) this.#journal.restore(this.#copies.get(copy)?.entries ?? []);
   }
 

@@ -111,6 +111,7 @@ function world(faults = [], { open = async () => {} } = {}) {
 const conversation = (turns) =>
   Array.from({ length: turns }, (_, i) => ({ role: i % 2 ? "assistant" : "user", content: `turn ${i}` }));
 const ask = (turns, extra = {}) => ({ messages: conversation(turns), temperature: 1, seed: 5, max_tokens: 24, ...extra });
+const STREAM = { stream: true, stream_options: { include_usage: true } };
 const contents = async ({ completions }) => {
   const answers = [];
   for (const turns of [1, 3]) answers.push((await completions.create(ask(turns))).choices[0].message.content);
@@ -133,9 +134,8 @@ for (const how of ["hang", "reject", "silent"]) {
 
 test("a stream pauses and goes on", async () => {
   const text = (chunks) => chunks.map((chunk) => chunk.choices[0]?.delta.content ?? "").join("");
-  const streamed = ask(1, { stream: true, stream_options: { include_usage: true } });
-  const expected = text(await collect(await world().completions.create(streamed)));
-  const chunks = await collect(await world([{ kind: "decode", at: 9, how: "hang" }]).completions.create(streamed));
+  const expected = text(await collect(await world().completions.create(ask(1, STREAM))));
+  const chunks = await collect(await world([{ kind: "decode", at: 9, how: "hang" }]).completions.create(ask(1, STREAM)));
   assert.equal(text(chunks), expected);
   assert.equal(chunks.at(-1).usage.completion_tokens, 24);
 });
@@ -247,3 +247,27 @@ test("the journal keeps what a replay needs", () => {
   journal.cut(0);
   assert.equal(journal.length, 0);
 });
+
+test("a copy of the caches that was on a lost device is never put back; one that was put back is replayed", async () => {
+  const { model, opened } = world();
+  for (const { model: chain } of opened) Object.assign(chain, copying(chain));
+  await model.prefill([1, 2, 3], 0);
+  const copy = model.copyCaches({ rings: true, positions: 3 });
+  await model.prefill([4, 5], 0);
+  model.restoreCaches(copy);
+  const expected = opened[0].model.kv.slice();
+  assert.equal(model.reusablePrefix(3, copy), 3);
+  opened[0].watch.device.lose("gone");
+  await new Promise(setImmediate);
+  await model.prefill([9], 3);
+  assert.deepEqual(opened[1].model.kv.slice(0, 3), expected);
+  assert.equal(model.reusablePrefix(3, copy), 0);
+});
+
+/** Caches of a ChainModel that can be copied. */
+function copying(chain) {
+  return {
+    copyCaches: (what) => ({ ...what, kv: chain.kv.slice() }),
+    restoreCaches: (copy) => void (chain.kv = copy.kv.slice()),
+  };
+}

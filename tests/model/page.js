@@ -59,33 +59,6 @@ export async function generate(model, ids, maxTokens, take = maxTokens, position
   return taken;
 }
 
-/** Logits, bit for bit, of `ids` warm from a copy of the caches, after `other` has overwritten them; and before that. */
-export async function restored(model, ids, other) {
-  const last = ids.length - 1;
-  await model.prefill(ids.slice(0, last), 0);
-  const [rings, rows] = [model.copyCaches({ rings: true, positions: 0 }), model.copyCaches({ rings: false, positions: last })];
-  const before = Array.from(await model.logits(ids[last], last));
-  await model.prefill(other, 0);
-  const between = Array.from(await model.logits(ids[last], last));
-  model.restoreCaches(rings);
-  model.restoreCaches(rows);
-  const after = Array.from(await model.logits(ids[last], last));
-  return { before, between, after, made: (await rings.made) && (await rows.made), reusable: model.reusablePrefix(last) };
-}
-
-/** `steps` tokens after `ids` by `sampling`, with their log-probabilities; only tokens of `allowed` if it is given. */
-export async function choose(model, ids, sampling, steps, allowed) {
-  const last = ids.length - 1;
-  if (last > 0) await model.prefill(ids.slice(0, last), 0);
-  const mask = new Uint32Array(Math.ceil(model.tensorBuffer("logits").shape[0] / 32));
-  for (const id of allowed ?? []) mask[id >> 5] |= 1 << (id & 31);
-  const constraint = allowed ? { mask: async () => mask, accept() {}, dispose() {} } : undefined;
-  const found = [];
-  const options = { id: ids[last], position: last, sampling, maxTokens: steps, prompt: ids, constraint };
-  for await (const id of model.generate({ ...options, onLogprobs: (entry) => found.push(entry) })) found.at(-1).yielded = id;
-  return found;
-}
-
 /**
  * Compiles kernels on a GPU that computes wrongly: [pattern of a kernel's name, text of its WGSL, what runs in its place].
  * Returns [kernel, error or null] for the first kernel of each pattern.
@@ -249,4 +222,31 @@ export async function cycle(path, cycles, answers) {
     GPUDevice.prototype.createBuffer = createBuffer;
     GPUBuffer.prototype.destroy = destroy;
   }
+}
+
+/** Logits, bit for bit, of `ids` warm from a copy of the caches, after `other` has overwritten them; and before that. */
+export async function restored(model, ids, other) {
+  const last = ids.length - 1;
+  await model.prefill(ids.slice(0, last), 0);
+  const [rings, rows] = [model.copyCaches({ rings: true, positions: 0 }), model.copyCaches({ rings: false, positions: last })];
+  const before = Array.from(await model.logits(ids[last], last));
+  await model.prefill(other, 0);
+  const between = Array.from(await model.logits(ids[last], last));
+  model.restoreCaches(rings);
+  model.restoreCaches(rows);
+  const after = Array.from(await model.logits(ids[last], last));
+  return { before, between, after, made: (await rings.made) && (await rows.made), reusable: model.reusablePrefix(last) };
+}
+
+/** `steps` tokens after `ids` by `sampling`, with their log-probabilities; only tokens of `allowed` if it is given. */
+export async function choose(model, ids, sampling, steps, allowed) {
+  const last = ids.length - 1;
+  if (last > 0) await model.prefill(ids.slice(0, last), 0);
+  const mask = new Uint32Array(Math.ceil(model.tensorBuffer("logits").shape[0] / 32));
+  for (const id of allowed ?? []) mask[id >> 5] |= 1 << (id & 31);
+  const constraint = allowed ? { mask: async () => mask, accept() {}, dispose() {} } : undefined;
+  const found = [];
+  const options = { id: ids[last], position: last, sampling, maxTokens: steps, prompt: ids, constraint };
+  for await (const id of model.generate({ ...options, onLogprobs: (entry) => found.push(entry) })) found.at(-1).yielded = id;
+  return found;
 }

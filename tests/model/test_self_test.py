@@ -12,7 +12,7 @@ FAULTS = [
     ("^first_qkv", "sqrt(", "abs("),
     ("^gate_up_kernel", "max(min(", "max(1.5f * min("),
     ("^append_kv_sliding", "podArgs.capacity", "7i"),
-    ("^flash_attention_sliding", "exp(", "0.999f * exp("),
+    ("^flash_attention_sliding", "exp(", "exp2("),
     ("^qkv_.*rows", "unpack2x16float(", "0.99f * unpack2x16float("),
     ("^greedy_argmax_pick", "(best[0i] < other[0i])", "(best[0i] > other[0i])"),
     ("^add_norm_rows", "sqrt(", "abs("),
