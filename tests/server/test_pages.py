@@ -52,7 +52,7 @@ def test_a_page_for_each_model(connect: Connect, models: Path) -> None:
         assert f"<dt>{label}</dt><dd>{value}</dd>" in text
     assert "&lt;b&gt;My&lt;/b&gt; tune" in text
     assert 'href="../../?model=my.tune-2"' in text
-    assert 'href="../../static/chat/catalogue.css?v=' in text
+    assert re.search(r'href="/v/[0-9a-f]{12}/static/chat/catalogue.css"', text)
 
 
 def test_an_unbuilt_model_has_a_page_too(connect: Connect) -> None:
