@@ -120,6 +120,15 @@ def test_workgroups_that_would_write_the_same_are_left_out() -> None:
     assert kernel_check(HEAD.format(x="f32", y="f32", body=body), (8, 1)).grid == (1, 1)
 
 
+def test_floats_in_a_buffer_of_integers_are_compared_as_floats() -> None:
+    body = "Y_ptr[i32(threadIdx.x)] = bitcast<i32>((X_ptr[i32(threadIdx.x)] * 2.000000e+00f));"
+    result = kernel_check(HEAD.format(x="f32", y="i32", body=body), (1, 1)).buffers[1]
+    assert result.type == "f32"
+    assert result.sums is not None
+    x = input_words(np.float32, 0, 0, 4).view(np.float32)
+    assert [s for s, _ in result.sums[:4]] == pytest.approx([2 * v for v in x], rel=1e-6)
+
+
 def test_the_inputs_are_those_that_the_page_makes() -> None:
     """The same numbers stand in tests/engine/self_test.test.mjs."""
     expected: dict[tuple[Any, int], list[int]] = {
