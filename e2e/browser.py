@@ -30,7 +30,7 @@ def executable() -> str | None:
 
 
 def launch_options(*more: str) -> dict[str, Any]:
-    """How to start it, with further arguments; WEBGEMMA_CHROMIUM_ARGS replaces the software adapter, for machines with a GPU."""
+    """How to start it, with `more` arguments; WEBGEMMA_CHROMIUM_ARGS replaces the software adapter."""
     adapter = shlex.split(os.environ.get("WEBGEMMA_CHROMIUM_ARGS", SOFTWARE_ADAPTER))
     return {"executable_path": executable(), "args": [*ARGUMENTS, *more, *adapter]}
 
