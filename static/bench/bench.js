@@ -11,7 +11,7 @@ import { fetchManifest } from "../engine/manifest_fetch.js";
 import { countCreations, heapBytes } from "./allocations.js";
 import { checkCorrectness, take } from "./correctness.js";
 import { GpuClock } from "./gpu_time.js";
-import { timeKernels, timeStep } from "./kernel_times.js";
+import { STEP_REPEATS, timeKernels, timeStep } from "./kernel_times.js";
 import { loadModel, measureUpload } from "./load.js";
 import { measureMachine } from "./machine.js";
 import { memoryParts } from "./memory.js";
@@ -151,8 +151,10 @@ async function measure(model, manifest, buildName, device, { prefill, decode, ru
   const named = namedBuffers(model, manifest, build);
   const dispatches = ["decode", "greedy"].flatMap((name) => programs.get(name)?.dispatches ?? []);
   const state = model.tensorBuffer("state").buffer;
+  // Every decoded step moves on by one, and must stay within the context.
+  const last = Math.max(0, model.context - STEP_REPEATS);
   const reset = (/** @type {number} */ position, rows = 1) => () =>
-    device.queue.writeBuffer(state, 0, new Int32Array([position, rows, 0, TOKEN]));
+    device.queue.writeBuffer(state, 0, new Int32Array([Math.min(position, last), rows, 0, TOKEN]));
 
   await warm(() => take(model, TOKEN, 0, Math.min(WARM_UP_TOKENS, tokens)));
   /** @type {Record<string, Speed>} */
@@ -193,7 +195,7 @@ async function measure(model, manifest, buildName, device, { prefill, decode, ru
   for (const name of clock && machine ? timedPrograms : []) {
     stage(`Timing the kernels of ${name}`);
     const rows = build.functions[name]?.chunk ?? 1;
-    const position = name === "decode" ? Math.max(0, ...decode) : 0;
+    const position = name === "decode" ? Math.min(last, Math.max(...decode)) : 0;
     const step = { named, rows, position, context: model.context, config: manifest.config };
     const program = name === "decode" ? dispatches : (programs.get(name)?.dispatches ?? []);
     kernelTimes[name] = await timeKernels(/** @type {GpuClock} */ (clock), program, {

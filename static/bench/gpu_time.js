@@ -1,5 +1,5 @@
 const WARM_UP_RUNS = 2;
-const SLOW = 10;
+const SLOW_MICROSECONDS = 100_000;
 
 /** Times passes on the GPU itself, with timestamp queries. */
 export class GpuClock {
@@ -55,7 +55,7 @@ export class GpuClock {
     let elapsed = await once();
     for (; elapsed < atLeast && repeats < most; elapsed = await once()) repeats = Math.min(most, 2 * repeats);
     // Where one pass takes that long, as on a software adapter, noise is small beside it: once is enough.
-    if (elapsed >= SLOW * atLeast) return { times: [elapsed / repeats], repeats };
+    if (elapsed >= SLOW_MICROSECONDS) return { times: [elapsed / repeats], repeats };
     for (let i = 0; i < WARM_UP_RUNS; i += 1) await once();
     const times = [];
     for (let i = 0; i < runs; i += 1) times.push((await once()) / repeats);

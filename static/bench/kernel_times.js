@@ -6,7 +6,9 @@ import { median } from "./statistics.js";
 
 /** Most repetitions of one kernel, and of a whole step, between two timestamps. */
 const KERNEL_REPEATS = 50;
-const STEP_REPEATS = 20;
+export const STEP_REPEATS = 20;
+/** A kernel is a small part of a step, and told by a difference: longer than what one kernel alone needs. */
+const STEP_MICROSECONDS = 40_000;
 
 /**
  * Times are of one dispatch, in microseconds.
@@ -49,7 +51,8 @@ function encoding(dispatches) {
  * @returns {Promise<number>} microseconds, the median of the runs
  */
 export async function timeStep(clock, dispatches, { runs, reset }) {
-  return median((await clock.repeat(encoding(dispatches), { runs, most: STEP_REPEATS, before: reset })).times);
+  const options = { runs, most: STEP_REPEATS, atLeast: STEP_MICROSECONDS, before: reset };
+  return median((await clock.repeat(encoding(dispatches), options)).times);
 }
 
 /**
