@@ -8,7 +8,7 @@ from typing import Any
 from tests.model.conftest import TinyModels
 
 WARM_UP, TOKENS = 40, 300
-# Of JavaScript a token: promises, views and the calls that encode a step; Chromium 150 took 2372.
+# Of JavaScript a token: promises, views and the calls that encode a step; Chromium 156 took 2563.
 MOST_BYTES_PER_TOKEN = 8192
 # The sampler takes one allocation in so many bytes, on average.
 INTERVAL = 256
