@@ -1,4 +1,5 @@
 /** @import { Manifest, BuildSpec } from "../engine/manifest.js" */
+import { isPerLayerEmbedding } from "../engine/memory.js";
 
 /**
  * GPU memory by what it is for, in bytes.
@@ -10,7 +11,6 @@
  * @property {number} other  activations, state
  */
 
-const PER_LAYER_TABLE = /^layers\.\d+\.ple$/;
 const CACHE = /^layers\.\d+\.[kv]$/;
 
 /**
@@ -22,7 +22,7 @@ const CACHE = /^layers\.\d+\.[kv]$/;
  */
 export function memoryParts(manifest, build, total, bytesOf) {
   const parts = { weights: 0, perLayerEmbeddings: 0, caches: 0, other: 0 };
-  for (const { name } of manifest.tensors) parts[PER_LAYER_TABLE.test(name) ? "perLayerEmbeddings" : "weights"] += bytesOf(name);
+  for (const { name } of manifest.tensors) parts[isPerLayerEmbedding(name) ? "perLayerEmbeddings" : "weights"] += bytesOf(name);
   for (const { name } of build.buffers) if (CACHE.test(name)) parts.caches += bytesOf(name);
   parts.other = total - parts.weights - parts.perLayerEmbeddings - parts.caches;
   return parts;

@@ -253,6 +253,7 @@ export async function cycle(path, cycles, answers) {
     GPUDevice.prototype.createBuffer = createBuffer;
     GPUBuffer.prototype.destroy = destroy;
   }
+}
 
 /** What is created on the device, by method, while `steps` tokens are decoded. */
 export function creations(model, steps) {
