@@ -40,7 +40,7 @@ globalThis.fetch = async (...request) => {
 QUESTIONS = ("What is the capital of France? Answer in one word.", "Write a short haiku about the sea.")
 
 
-BENCHMARK = "model=demo&runs=3&tokens=8&prefill=8,16,64&decode=16,64,256&context=512&run"
+BENCHMARK = "model=demo&runs=3&tokens=8&prefill=8,16,64&decode=16,64,256&context=512&kernels=0&run"
 
 PAGE: ViewportSize = {"width": 1100, "height": 760}
 PHONE: ViewportSize = {"width": 360, "height": 740}
@@ -105,7 +105,7 @@ def benchmark(browser: Browser, address: str) -> None:
     """The benchmark's plots, of a run here."""
     page = browser.new_page(viewport={"width": 1100, "height": 1000})
     page.goto(f"{address}bench?{BENCHMARK}")
-    page.locator("#output:is([data-state=done], [data-state=error])").wait_for(state="attached", timeout=LOAD_MS)
+    page.locator("#output:is([data-state=done], [data-state=error])").wait_for(state="attached", timeout=3 * LOAD_MS)
     page.locator("#results").scroll_into_view_if_needed()
     save(page, "benchmark")
     page.close()
