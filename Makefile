@@ -26,7 +26,7 @@ help:
 	@echo "make test     unit tests and end-to-end tests in a real browser"
 	@echo "make lint     ruff, mypy, eslint, tsc"
 	@echo "make format   ruff's formatter and automatic fixes"
-	@echo "make bench    speed of the demo model in the browser here"
+	@echo "make bench    speed of a model in the browser here (MODEL=demo, ARGS=\"--json FILE\")"
 	@echo "make clean    remove what the commands above installed or built in this folder"
 
 run: $(INSTALLED) $(VENDOR)
@@ -49,7 +49,7 @@ format: $(INSTALLED_DEV)
 	$(PY) -m ruff format
 
 bench: $(INSTALLED_DEV) $(VENDOR) $(BROWSER)
-	$(PY) -m e2e.bench
+	$(PY) -m e2e.bench --model "$(MODEL)" $(ARGS)
 
 clean:
 	rm -rf $(VENV) static/node_modules static/vendor static/vendor.new build dist *.egg-info

@@ -1,8 +1,10 @@
-"""`make bench`: the benchmark page on the demo model, in the browser here.
+"""`make bench`: the benchmark page in the browser here, its figures as a table and as JSON.
 
     python -m e2e.bench [--model demo] [--json FILE] [--query runs=5&prefill=32,128&...]
+    python -m e2e.bench --model A --model B:f16 --rounds 3    # A B A B A B: which differences exceed the spread
 
-On a software adapter it shows that everything runs; speed is for a real GPU (WEBGEMMA_CHROMIUM_ARGS, see CONTRIBUTING).
+A model is a name, with ":f32" or ":f16" for one of its builds. On a software adapter this shows that everything runs;
+speed is for a real GPU (WEBGEMMA_CHROMIUM_ARGS, see CONTRIBUTING). docs/performance.md explains every figure.
 """
 
 from __future__ import annotations
@@ -13,66 +15,106 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
+from e2e.bench_tables import comparison, summary
 from e2e.browser import launch
 from e2e.server_process import ROOT, running_server
 
-MINUTES = 15
-QUERY = "runs=3&tokens=8&prefill=16,100&decode=16&kernels=0"
+MINUTES = 30
+QUERY = "runs=3&tokens=8&prefill=16,100&decode=16,200&kernels=0"
+# Else Chromium tells the size of the JavaScript heap in coarse steps, and rarely.
+PRECISE_HEAP = "--enable-precise-memory-info"
 
 
-def main() -> int:
-    """Builds the model if need be, runs the page, prints its figures."""
-    parser = argparse.ArgumentParser(prog="python -m e2e.bench", description=__doc__)
-    parser.add_argument("--model", default="demo")
+class BenchError(Exception):
+    """The page refused, or failed: what it wrote."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Builds the models if need be, runs the page, prints its figures."""
+    parser = argparse.ArgumentParser(
+        prog="python -m e2e.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", action="append", metavar="NAME[:BUILD]", help="demo; twice or more: compare them")
+    parser.add_argument("--rounds", type=int, help="runs of the whole page for each model (1; when comparing, 3)")
     parser.add_argument("--json", type=Path, help="also write every figure to this file")
-    parser.add_argument("--query", default=QUERY, help="settings of the page, see static/bench/main.js")
-    options = parser.parse_args()
-    build = [sys.executable, "-m", "build_wasm"]
-    listed = subprocess.run([*build, "list"], cwd=ROOT, capture_output=True, text=True, check=True)
-    if options.model not in listed.stdout.split():
-        subprocess.run([*build, options.model], cwd=ROOT, check=True)
-    settings = {name: value for name, value in os.environ.items() if name.startswith("WEBGEMMA_")}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_server(Path(folder), "--model", options.model, environment=settings) as address,
-        sync_playwright() as playwright,
-    ):
-        browser = launch(playwright)
-        page = browser.new_page()
-        page.goto(f"{address}static/bench/index.html?model={options.model}&{options.query}")
-        page.locator("#output[data-state]").wait_for(timeout=MINUTES * 60_000)
-        output = page.locator("#output")
-        text, state = output.text_content() or "", output.get_attribute("data-state")
-        browser.close()
-    if state != "done":
-        print(text, file=sys.stderr)
+    parser.add_argument("--query", default=QUERY, help=f"settings of the page, see static/bench/main.js ({QUERY})")
+    options = parser.parse_args(arguments)
+    models: list[str] = options.model or ["demo"]
+    rounds = options.rounds or (3 if len(models) > 1 else 1)
+    if rounds < 1 or len(set(models)) < len(models):
+        parser.error("--rounds must be at least 1, and every --model another one")
+    try:
+        results = measure(models, rounds, options.query)
+    except BenchError as error:
+        print(error, file=sys.stderr)
         return 1
-    figures = json.loads(text)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2))
-    print(summary(figures))
+        found = results[models[0]][0] if len(models) == rounds == 1 else results
+        options.json.write_text(json.dumps(found, indent=2))
+    for model in models:
+        print(summary(results[model][-1]), end="\n\n")
+    if len(models) > 1:
+        print(comparison(results))
     return 0
 
 
-def summary(figures: dict[str, Any]) -> str:
-    """The figures that matter, one a line."""
-    adapter, stats = figures["adapter"], figures["stats"]
-    lines = [
-        f"{figures['model']}, {figures['build']} build, {adapter['vendor']} {adapter['architecture']}",
-        f"{figures['browser']}",
-        f"load               {figures['load']['total'] / 1000:.1f} s",
-        f"GPU memory         {stats['gpuBytes'] / 1e6:.0f} MB, {stats['dispatchesPerToken']} dispatches a token",
-    ]
-    for kind in ("prefill", "decode"):
-        for length, figure in figures[kind].items():
-            spread = f"{figure['median']:.1f} ms ({figure['min']:.1f} to {figure['max']:.1f})"
-            lines.append(f"{kind} at {length:>6}  {figure['tokensPerSecond']:8.1f} tokens/s   {spread}")
-    return "\n".join(lines)
+def measure(models: Sequence[str], rounds: int, query: str) -> dict[str, list[dict[str, Any]]]:
+    """What the page measured, by model; the models take turns, so that whatever drifts affects them alike.
+
+    Raises BenchError with the page's log when it refuses.
+    """
+    names = list(dict.fromkeys(model.partition(":")[0] for model in models))
+    build_missing(names)
+    settings = {name: value for name, value in os.environ.items() if name.startswith("WEBGEMMA_")}
+    results: dict[str, list[dict[str, Any]]] = {model: [] for model in models}
+    served = [argument for name in names for argument in ("--model", name)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server(Path(folder), *served, environment=settings) as address,
+        sync_playwright() as playwright,
+    ):
+        for turn in range(rounds):
+            for model in models:
+                # A browser of its own: nothing is left of the run before.
+                browser = launch(playwright, PRECISE_HEAP)
+                try:
+                    results[model].append(run_page(browser, address, model, query))
+                finally:
+                    browser.close()
+                if rounds > 1:
+                    print(f"round {turn + 1} of {rounds}: {model}", file=sys.stderr)
+    return results
+
+
+def build_missing(names: Sequence[str]) -> None:
+    """Builds what is not built yet."""
+    build = [sys.executable, "-m", "build_wasm"]
+    listed = subprocess.run([*build, "list"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in names:
+        if name not in listed.stdout.split():
+            subprocess.run([*build, name], cwd=ROOT, check=True)
+
+
+def run_page(browser: Browser, address: str, model: str, query: str) -> dict[str, Any]:
+    """One run of the page. Raises BenchError."""
+    name, _, build = model.partition(":")
+    chosen = f"&build={build}" if build else ""
+    page = browser.new_page()
+    page.goto(f"{address}bench?model={name}{chosen}&{query}&run")
+    output = page.locator("#output:is([data-state=done], [data-state=error])")
+    output.wait_for(state="attached", timeout=MINUTES * 60_000)
+    text, state = output.text_content() or "", output.get_attribute("data-state")
+    page.close()
+    if state != "done":
+        raise BenchError(text)
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 if __name__ == "__main__":

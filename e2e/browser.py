@@ -29,12 +29,12 @@ def executable() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
-def launch_options() -> dict[str, Any]:
-    """How to start it; WEBGEMMA_CHROMIUM_ARGS replaces the software adapter, for machines with a GPU."""
+def launch_options(*more: str) -> dict[str, Any]:
+    """How to start it, with `more` arguments; WEBGEMMA_CHROMIUM_ARGS replaces the software adapter."""
     adapter = shlex.split(os.environ.get("WEBGEMMA_CHROMIUM_ARGS", SOFTWARE_ADAPTER))
-    return {"executable_path": executable(), "args": [*ARGUMENTS, *adapter]}
+    return {"executable_path": executable(), "args": [*ARGUMENTS, *more, *adapter]}
 
 
-def launch(playwright: Playwright) -> Browser:
-    """Start the browser."""
-    return playwright.chromium.launch(**launch_options())
+def launch(playwright: Playwright, *more: str) -> Browser:
+    """Start the browser, with further arguments."""
+    return playwright.chromium.launch(**launch_options(*more))

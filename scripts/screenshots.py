@@ -40,6 +40,8 @@ globalThis.fetch = async (...request) => {
 QUESTIONS = ("What is the capital of France? Answer in one word.", "Write a short haiku about the sea.")
 
 
+BENCHMARK = "model=demo&runs=3&tokens=8&prefill=8,16,64&decode=16,64,256&context=512&kernels=0&run"
+
 PAGE: ViewportSize = {"width": 1100, "height": 760}
 PHONE: ViewportSize = {"width": 360, "height": 740}
 
@@ -99,6 +101,16 @@ def conversation(browser: Browser, address: str) -> None:
     page.close()
 
 
+def benchmark(browser: Browser, address: str) -> None:
+    """The benchmark's plots, of a run here."""
+    page = browser.new_page(viewport={"width": 1100, "height": 1000})
+    page.goto(f"{address}bench?{BENCHMARK}")
+    page.locator("#output:is([data-state=done], [data-state=error])").wait_for(state="attached", timeout=3 * LOAD_MS)
+    page.locator("#results").scroll_into_view_if_needed()
+    save(page, "benchmark")
+    page.close()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Take every picture."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error(browser, address)
         loading(browser, address)
         conversation(browser, address)
+        benchmark(browser, address)
         browser.close()
     return 0
 

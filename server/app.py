@@ -74,7 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _page_router(catalogue: Catalogue, builds: Builds, page: Page) -> APIRouter:
-    """GET /: the chat page; GET /models/ and /models/NAME/: plain pages about the models."""
+    """GET /: the chat page; GET /models/ and /models/NAME/: plain pages about the models; GET /bench."""
     router = APIRouter()
     fresh = {"Cache-Control": "no-cache"}
 
@@ -103,5 +103,11 @@ def _page_router(catalogue: Catalogue, builds: Builds, page: Page) -> APIRouter:
         if not request.url.path.endswith("/"):
             return RedirectResponse(f"/models/{entry.name}/", 308)
         return HTMLResponse(model_page(describe(entry, builds), static=page.address(page.version())), headers=fresh)
+
+    @router.api_route("/bench", methods=["GET", "HEAD"])
+    def benchmark(request: Request) -> Response:
+        """The benchmark lies where any file server can have it; its links are relative to that."""
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"/static/bench/index.html{query}", 307)
 
     return router

@@ -1,20 +1,27 @@
-/** @import { Manifest, BuildSpec } from "../engine/manifest.js" */
-/** @import { Program } from "../engine/program.js" */
+/** @import { AdapterInfo } from "../engine/gpu.js" */
+/** @import { BuildSpec, Manifest } from "../engine/manifest.js" */
+/** @import { Model } from "../engine/model.js" */
+/** @import { Figure } from "./statistics.js" */
+/** @import { Machine, NamedBuffer } from "./floors.js" */
+/** @import { StepTime } from "./kernel_times.js" */
+/** @import { LoadTimes } from "./load.js" */
+/** @import { MemoryParts } from "./memory.js" */
 import { requestDevice } from "../engine/gpu.js";
-import { download } from "../engine/download.js";
-import { loadWeights } from "../engine/loader.js";
 import { fetchManifest } from "../engine/manifest_fetch.js";
-import { Model } from "../engine/model.js";
+import { countCreations, heapBytes } from "./allocations.js";
+import { checkCorrectness, take } from "./correctness.js";
+import { GpuClock } from "./gpu_time.js";
+import { STEP_REPEATS, timeKernels, timeStep } from "./kernel_times.js";
+import { loadModel, measureUpload } from "./load.js";
+import { measureMachine } from "./machine.js";
+import { memoryParts } from "./memory.js";
+import { FORMAT } from "./result.js";
+import { figure } from "./statistics.js";
 
-/** @type {typeof globalThis.fetch} */
-const get = (input, init) => fetch(input, init);
-/** Greedy decoding, batch 1. */
-const GREEDY = { temperature: 0 };
 const WARM_UP_MS = 300;
-/** Times that a kernel runs back to back between two timestamps. */
-const KERNEL_REPEATS = 50;
-/** Largest difference of logits between two ways through the same prompt, see check(). */
-const TOLERANCE = 1e-2;
+const WARM_UP_TOKENS = 8;
+/** Any token: what is decoded does not change how long it takes. */
+const TOKEN = 100;
 
 /**
  * @typedef {object} BenchOptions
@@ -26,20 +33,41 @@ const TOLERANCE = 1e-2;
  * @property {number} runs  of each measurement; the median is reported
  * @property {number} tokens  decoded per run
  * @property {boolean} kernels  time each kernel with timestamp queries
+ * @property {string} version  of the page
  * @property {(text: string) => void} log
+ * @property {(done: number, text: string) => void} [progress]  done: 0 to 1
  *
- * @typedef {object} Figure  times in milliseconds
- * @property {number} median
- * @property {number} min
- * @property {number} max
+ * @typedef {Figure & { tokensPerSecond: number }} Speed  of a whole run, milliseconds
+ * @typedef {Speed & { wallMicroseconds: number, gpuMicroseconds: number | null }} DecodeSpeed  the two: per token
+ *
+ * @typedef {object} Allocations  while tokens are decoded
+ * @property {number} tokens
+ * @property {number} encoders  command encoders, one a step
+ * @property {Record<string, number>} created  other GPU objects, by method: none is right
+ * @property {number | null} heapBytesPerToken  of JavaScript; null where the browser does not tell
+ *
+ * @typedef {object} BenchResult
+ * @property {number} format
+ * @property {string} date  ISO 8601
+ * @property {string} version  of the page
+ * @property {string} model
+ * @property {string} quantization
+ * @property {string} build
+ * @property {number} context
+ * @property {AdapterInfo} adapter
+ * @property {string} browser
+ * @property {string} visible
+ * @property {{ runs: number, tokens: number }} options
+ * @property {number} difference  of logits between prefill and token by token
+ * @property {LoadTimes & { uploadBytesPerSecond: number }} load
+ * @property {Record<string, any>} stats
+ * @property {MemoryParts} memory
+ * @property {Record<string, Speed>} prefill  by prompt length, to the first token
+ * @property {Record<string, DecodeSpeed>} decode  by context length
+ * @property {Allocations} allocations
+ * @property {Machine | null} machine  null without timestamp queries
+ * @property {Record<string, StepTime>} kernels  by function
  */
-
-/** @param {number[]} times @returns {Figure} */
-function figure(times) {
-  const sorted = [...times].sort((a, b) => a - b);
-  const at = (/** @type {number} */ share) => /** @type {number} */ (sorted[Math.round(share * (sorted.length - 1))]);
-  return { median: at(0.5), min: at(0), max: at(1) };
-}
 
 /** @param {() => Promise<unknown>} action @returns {Promise<number>} milliseconds */
 async function timed(action) {
@@ -49,127 +77,214 @@ async function timed(action) {
 }
 
 /**
- * Loads a model and measures it, after a check that prefill and decode agree: a GPU that computes wrongly is not timed.
+ * Loads a model and measures it, after a check that it computes rightly.
  *
  * @param {BenchOptions} options
+ * @returns {Promise<BenchResult>}
+ * @throws {Error} when the page is not visible, when the check fails, when a length does not fit, when the GPU reports an error
  */
-export async function bench({ url, build, context, prefill, decode, runs, tokens, kernels, log }) {
+export async function bench(options) {
+  requireVisible();
+  const { url, build, context, log, progress = () => {} } = options;
   const started = performance.now();
-  const manifest = await fetchManifest(url, get);
+  const manifest = await fetchManifest(url, fetch);
+  checkLengths(options, context ?? manifest.context.default);
   const { device, adapterInfo, buildName } = await requestDevice(manifest.builds, { force: build });
   /** @type {string[]} */
   const errors = [];
   device.addEventListener("uncapturederror", (event) => errors.push(event.error.message));
-  const { model, load } = await loadModel(manifest, buildName, device, url, context);
-  load.total = performance.now() - started;
-  log(`loaded: ${JSON.stringify(load)}`);
-
-  const ids = Array.from({ length: Math.max(...prefill, ...decode, 64) }, (_, i) => 300 + ((i * 7919) % 10000));
-  const difference = await check(model, ids.slice(0, 40));
-  log(`prefill and decode differ by ${difference}`);
-  if (!(difference < TOLERANCE)) throw new Error(`Prefill and decode differ by ${difference}: nothing is timed.`);
-
-  const step = (/** @type {number} */ position, /** @type {number} */ count) => take(model, 100, position, count);
-  await warm(() => step(0, 8));
-  /** @type {Record<string, Figure & { tokensPerSecond: number }>} */
-  const prefillFigures = {};
-  for (const length of prefill) {
-    // To the first token: the last token of the prompt goes through decode.
-    const once = async () => {
-      await model.prefill(ids.slice(0, length - 1), 0);
-      await step(length - 1, 1);
+  try {
+    progress(0, "Loading the model");
+    const onProgress = (/** @type {number} */ share) => progress(0.2 * share, "Loading the model");
+    const { model, load } = await loadModel({ manifest, buildName, device, url, context, started, onProgress });
+    log(`loaded: ${JSON.stringify(load)}`);
+    const measured = await measure(model, manifest, buildName, device, options);
+    const uploadBytesPerSecond = await measureUpload(device);
+    await model.dispose();
+    if (errors.length) throw new Error(`The GPU reported: ${errors.join("; ")}`);
+    requireVisible();
+    return {
+      format: FORMAT,
+      date: new Date().toISOString(),
+      version: options.version,
+      model: manifest.name,
+      quantization: manifest.quantization,
+      build: buildName,
+      context: model.context,
+      adapter: adapterInfo,
+      browser: navigator.userAgent,
+      visible: document.visibilityState,
+      options: { runs: options.runs, tokens: options.tokens },
+      load: { ...load, uploadBytesPerSecond },
+      ...measured,
     };
-    await warm(once);
-    const result = figure(await repeat(runs, () => timed(once)));
-    prefillFigures[length] = { ...result, tokensPerSecond: (1000 * length) / result.median };
-    log(`first token after ${length}: ${JSON.stringify(prefillFigures[length])}`);
+  } finally {
+    device.destroy();
   }
-  /** @type {Record<string, Figure & { tokensPerSecond: number }>} */
-  const decodeFigures = {};
-  for (const length of decode) {
-    await model.prefill(ids.slice(0, length), 0);
-    await warm(() => step(length, 8));
-    const result = figure(await repeat(runs, () => timed(() => step(length, tokens))));
-    decodeFigures[length] = { ...result, tokensPerSecond: (1000 * tokens) / result.median };
-    log(`${tokens} tokens at ${length}: ${JSON.stringify(decodeFigures[length])}`);
-  }
-  /** @type {Record<string, Awaited<ReturnType<typeof timeKernels>>>} */
-  const kernelTimes = {};
-  if (kernels && device.features.has("timestamp-query")) {
-    for (const [name, program] of model.programs) kernelTimes[name] = await timeKernels(device, program);
-  }
-  if (errors.length) throw new Error(`The GPU reported: ${errors.join("; ")}`);
-  const result = {
-    adapter: adapterInfo,
-    browser: navigator.userAgent,
-    visible: document.visibilityState,
-    build: buildName,
-    model: manifest.name,
-    stats: model.stats(),
-    difference,
-    load,
-    prefill: prefillFigures,
-    decode: decodeFigures,
-    kernels: kernelTimes,
-  };
-  await model.dispose();
-  device.destroy();
-  return result;
 }
 
 /**
+ * @param {Model} model
  * @param {Manifest} manifest
  * @param {string} buildName
  * @param {GPUDevice} device
- * @param {string} url
- * @param {number | undefined} context
+ * @param {BenchOptions} options
  */
-async function loadModel(manifest, buildName, device, url, context) {
-  const spec = /** @type {BuildSpec} */ (manifest.builds[buildName]);
-  const file = manifest.files.find(({ path }) => path === spec.wasm);
-  if (!file) throw new Error(`${spec.wasm} is not among the manifest's files.`);
-  /** @type {Record<string, number>} */
-  const load = {};
-  const wasmBytes = await download(file, { baseUrl: url, fetch: get });
-  /** @type {Model | undefined} */
-  let created;
-  load.create = await timed(async () => {
-    created = await Model.create({ manifest, build: buildName, device, wasmBytes, context });
-  });
-  const model = /** @type {Model} */ (created);
-  load.weights = await timed(() =>
-    loadWeights({ baseUrl: url, fetch: get, manifest, device, bufferOf: (name) => model.tensorBuffer(name) }),
+async function measure(model, manifest, buildName, device, { prefill, decode, runs, tokens, kernels, log, progress }) {
+  const build = /** @type {BuildSpec} */ (manifest.builds[buildName]);
+  const ids = promptOf(Math.max(...prefill, ...decode, 64), manifest.config.vocab_size);
+  const timedPrograms = kernels ? programsToTime(build, Math.max(...prefill)) : [];
+  const stages = 3 + prefill.length + decode.length + timedPrograms.length;
+  let done = 0;
+  const stage = (/** @type {string} */ text) => {
+    requireVisible();
+    progress?.(0.2 + (0.8 * done++) / stages, text);
+  };
+  stage("Checking that this GPU computes rightly");
+  const { difference } = await checkCorrectness(model, ids);
+  log(`prefill and decode differ by ${difference}`);
+
+  const clock = device.features.has("timestamp-query") ? new GpuClock(device) : null;
+  const programs = model.programs;
+  // What still compiled in the background would disturb the first measurements.
+  await Promise.all([...programs.values()].map((program) => program.compile()));
+  const named = namedBuffers(model, manifest, build);
+  const dispatches = ["decode", "greedy"].flatMap((name) => programs.get(name)?.dispatches ?? []);
+  const state = model.tensorBuffer("state").buffer;
+  // Every decoded step moves on by one, and must stay within the context.
+  const last = Math.max(0, model.context - STEP_REPEATS);
+  const reset = (/** @type {number} */ position, rows = 1) => () =>
+    device.queue.writeBuffer(state, 0, new Int32Array([Math.min(position, last), rows, 0, TOKEN]));
+
+  await warm(() => take(model, TOKEN, 0, Math.min(WARM_UP_TOKENS, tokens)));
+  /** @type {Record<string, Speed>} */
+  const prefillSpeeds = {};
+  for (const length of prefill) {
+    stage(`A prompt of ${length} tokens`);
+    // To the first token: the last token of the prompt goes through decode.
+    const once = async () => {
+      await model.prefill(ids.slice(0, length - 1), 0);
+      await take(model, TOKEN, length - 1, 1);
+    };
+    await warm(once);
+    const result = figure(await repeat(runs, () => timed(once)));
+    prefillSpeeds[length] = { ...result, tokensPerSecond: (1000 * length) / result.median };
+    log(`first token after ${length}: ${JSON.stringify(prefillSpeeds[length])}`);
+  }
+  /** @type {Record<string, DecodeSpeed>} */
+  const decodeSpeeds = {};
+  for (const length of decode) {
+    stage(`Decoding at ${length} tokens of context`);
+    await model.prefill(ids.slice(0, length), 0);
+    await warm(() => take(model, TOKEN, length, Math.min(WARM_UP_TOKENS, tokens)));
+    const result = figure(await repeat(runs, () => timed(() => take(model, TOKEN, length, tokens))));
+    const wallMicroseconds = (1000 * result.median) / tokens;
+    const gpuMicroseconds = clock && (await timeStep(clock, dispatches, { runs, reset: reset(length) }));
+    decodeSpeeds[length] = { ...result, tokensPerSecond: 1e6 / wallMicroseconds, wallMicroseconds, gpuMicroseconds };
+    log(`${tokens} tokens at ${length}: ${JSON.stringify(decodeSpeeds[length])}`);
+  }
+  stage("Counting what a token allocates");
+  const allocations = await measureAllocations(model, device, tokens);
+  log(`allocations: ${JSON.stringify(allocations)}`);
+
+  stage("Measuring the GPU's memory and arithmetic");
+  const machine = clock && (await measureMachine(device, clock));
+  log(`machine: ${JSON.stringify(machine)}`);
+  /** @type {Record<string, StepTime>} */
+  const kernelTimes = {};
+  for (const name of clock && machine ? timedPrograms : []) {
+    stage(`Timing the kernels of ${name}`);
+    const rows = build.functions[name]?.chunk ?? 1;
+    const position = name === "decode" ? Math.min(last, Math.max(...decode)) : 0;
+    const step = { named, rows, position, context: model.context, config: manifest.config };
+    const program = name === "decode" ? dispatches : (programs.get(name)?.dispatches ?? []);
+    kernelTimes[name] = await timeKernels(/** @type {GpuClock} */ (clock), program, {
+      runs,
+      reset: reset(position, rows),
+      step,
+      machine: /** @type {Machine} */ (machine),
+    });
+    log(`${name}: ${kernelTimes[name]?.microseconds} us`);
+  }
+  clock?.destroy();
+  const stats = model.stats();
+  const memory = memoryParts(manifest, build, stats.gpuBytes, (name) => model.tensorBuffer(name).bytes);
+  return {
+    difference,
+    stats,
+    memory,
+    prefill: prefillSpeeds,
+    decode: decodeSpeeds,
+    allocations,
+    machine,
+    kernels: kernelTimes,
+  };
+}
+
+/** @throws {Error} when the browser slows the page down */
+function requireVisible() {
+  if (document.visibilityState !== "visible") {
+    throw new Error("This page is hidden, and browsers slow hidden pages down: nothing is timed. Keep it visible and run again.");
+  }
+}
+
+/**
+ * @param {BenchOptions} options
+ * @param {number} context
+ */
+function checkLengths({ prefill, decode, runs, tokens }, context) {
+  const whole = (/** @type {number} */ value, least = 1) => Number.isSafeInteger(value) && value >= least;
+  if (!whole(runs) || !whole(tokens)) throw new Error("Runs and tokens must be whole numbers of at least 1.");
+  for (const length of prefill) {
+    if (!whole(length, 2) || length > context) throw new Error(`A prompt must have from 2 to ${context} tokens, not ${length}.`);
+  }
+  for (const length of decode) {
+    if (!whole(length) || length + tokens > context)
+      throw new Error(`Decoding ${tokens} tokens at ${length} does not fit in the context of ${context}.`);
+  }
+}
+
+/** The decode function, and the prefill functions that a prompt of this length fills. @param {BuildSpec} build @param {number} length */
+function programsToTime({ functions }, length) {
+  const filled = Object.entries(functions).filter(([, { chunk }]) => chunk != null && chunk <= length);
+  return ["decode", ...filled.map(([name]) => name)];
+}
+
+/** Any ids do, as long as they differ. @param {number} length @param {number} vocabulary */
+function promptOf(length, vocabulary) {
+  const first = Math.min(300, vocabulary >> 1);
+  const range = Math.min(10_000, vocabulary - first);
+  return Array.from({ length }, (_, i) => first + ((i * 7919) % range));
+}
+
+/**
+ * @param {Model} model
+ * @param {Manifest} manifest
+ * @param {BuildSpec} build
+ * @returns {Map<GPUBuffer, NamedBuffer>}
+ */
+function namedBuffers(model, manifest, build) {
+  return new Map(
+    [...manifest.tensors, ...build.buffers].map(({ name, dtype, shape }) => {
+      const { buffer, bytes } = model.tensorBuffer(name);
+      return [buffer, { name, dtype, shape, bytes }];
+    }),
   );
-  load.record = await timed(() => model.record());
-  return { model, load };
 }
 
 /**
- * Runs a prompt twice, by prefill and token by token.
- *
- * @param {Model} model
- * @param {number[]} ids
- * @returns {Promise<number>} the largest difference of the logits; NaN if there is one
+ * @param {Model} model  warm
+ * @param {GPUDevice} device
+ * @param {number} tokens
+ * @returns {Promise<Allocations>}
  */
-async function check(model, ids) {
-  const last = ids.length - 1;
-  const token = /** @type {number} */ (ids[last]);
-  await model.prefill(ids.slice(0, last), 0);
-  const fast = await model.logits(token, last);
-  for (const [position, id] of ids.slice(0, last).entries()) await model.logits(id, position);
-  const slow = await model.logits(token, last);
-  return fast.reduce((most, value, i) => (Number.isNaN(most) ? most : Math.max(most, Math.abs(value - (slow[i] ?? NaN)))), 0);
-}
-
-/**
- * @param {Model} model
- * @param {number} id
- * @param {number} position
- * @param {number} count
- */
-async function take(model, id, position, count) {
-  const tokens = model.generate({ id, position, sampling: GREEDY, maxTokens: count });
-  while (!(await tokens.next()).done) continue;
+async function measureAllocations(model, device, tokens) {
+  const before = heapBytes();
+  const { createCommandEncoder: encoders = 0, ...created } = await countCreations(device, () => take(model, TOKEN, 0, tokens));
+  const after = heapBytes();
+  // A garbage collection in between makes the heap smaller: then there is nothing to tell.
+  const grown = before !== null && after !== null && after >= before ? (after - before) / tokens : null;
+  return { tokens, encoders, created, heapBytesPerToken: grown };
 }
 
 /** Keeps the GPU busy until its clocks are up. @param {() => Promise<unknown>} action */
@@ -183,50 +298,5 @@ async function warm(action) {
 async function repeat(runs, action) {
   const times = [];
   for (let i = 0; i < runs; i += 1) times.push(await action());
-  return times;
-}
-
-/**
- * GPU time of each kernel of a program, by its own name: mean of back-to-back runs, in microseconds, and how often it
- * runs. Results of the runs are meaningless; the caches are overwritten.
- *
- * @param {GPUDevice} device
- * @param {Program} program
- */
-async function timeKernels(device, program) {
-  await program.compile();
-  /** @type {Map<string, { dispatch: import("../engine/program.js").Dispatch, count: number }>} */
-  const kinds = new Map();
-  for (const dispatch of program.dispatches) {
-    const kind = kinds.get(dispatch.kernel.name);
-    if (kind) kind.count += 1;
-    else kinds.set(dispatch.kernel.name, { dispatch, count: 1 });
-  }
-  const querySet = device.createQuerySet({ type: "timestamp", count: 2 * kinds.size });
-  const size = 16 * kinds.size;
-  const resolved = device.createBuffer({ size, usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC });
-  const staging = device.createBuffer({ size, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
-  const encoder = device.createCommandEncoder();
-  let index = 0;
-  for (const { dispatch } of kinds.values()) {
-    const timestampWrites = { querySet, beginningOfPassWriteIndex: index, endOfPassWriteIndex: index + 1 };
-    const pass = encoder.beginComputePass({ timestampWrites });
-    pass.setPipeline(/** @type {GPUComputePipeline} */ (dispatch.kernel.pipeline));
-    pass.setBindGroup(0, dispatch.bindGroup);
-    for (let i = 0; i < KERNEL_REPEATS; i += 1) pass.dispatchWorkgroups(dispatch.x, dispatch.y, dispatch.z);
-    pass.end();
-    index += 2;
-  }
-  encoder.resolveQuerySet(querySet, 0, index, resolved, 0);
-  encoder.copyBufferToBuffer(resolved, 0, staging, 0, size);
-  device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(GPUMapMode.READ);
-  const stamps = new BigUint64Array(staging.getMappedRange());
-  const times = [...kinds].map(([name, { count }], i) => {
-    const nanoseconds = Number((stamps[2 * i + 1] ?? 0n) - (stamps[2 * i] ?? 0n));
-    return { name, count, microseconds: nanoseconds / 1000 / KERNEL_REPEATS };
-  });
-  for (const buffer of [resolved, staging]) buffer.destroy();
-  querySet.destroy();
   return times;
 }

@@ -6,6 +6,7 @@
  * @typedef {object} Dispatch
  * @property {Kernel} kernel
  * @property {GPUBindGroup} bindGroup
+ * @property {readonly GPUBuffer[]} buffers  that the group binds, in order, uniforms aside: what the benchmark counts bytes by
  * @property {number} x  workgroups
  * @property {number} y
  * @property {number} z

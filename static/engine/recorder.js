@@ -102,7 +102,7 @@ export class Recorder {
     const uniform = this.#uniform(numbers.filter(({ type }) => type !== "handle"), width);
     const entries = [...buffers, uniform].map((buffer, binding) => ({ binding, resource: { buffer } }));
     const bindGroup = this.#device.createBindGroup({ label: name, layout, entries });
-    this.#dispatches.push({ kernel, bindGroup, x, y, z });
+    this.#dispatches.push({ kernel, bindGroup, buffers, x, y, z });
   }
 
   /** Destroys every buffer. */

@@ -69,6 +69,10 @@ class TinyModel:
         """Model.reusablePrefix."""
         return int(self._call("reusablePrefix", common))
 
+    def creations(self, steps: int) -> dict[str, int]:
+        """What is created on the GPUDevice, by method, while `steps` tokens are decoded from position 0 on."""
+        return dict(self._call("creations", steps))
+
     def reference(self, ids: list[int]) -> F32:
         """f32 [len(ids), V] of the numpy reference on the artifact's weights."""
         return np.asarray(forward(self.config, self.weights, ids))
@@ -77,8 +81,9 @@ class TinyModel:
 class TinyModels:
     """Builds each tiny model when it is first asked for, with its f32 build only."""
 
-    def __init__(self, page: Page, folder: Path, home: Path) -> None:
+    def __init__(self, page: Page, folder: Path, home: Path, address: str) -> None:
         self.page = page
+        self.address = address
         self.folder = folder
         self.home = home
         self._made: dict[str, TinyModel] = {}
@@ -130,6 +135,6 @@ def tiny_models(browser: Browser, tmp_path_factory: pytest.TempPathFactory, home
         errors: list[str] = []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(address)
-        yield TinyModels(page, folder, home)
+        yield TinyModels(page, folder, home, address)
         page.close()
     assert errors == []

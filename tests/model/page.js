@@ -1,4 +1,5 @@
 // A compiled model in a page, without a worker around it: what the tests of model.js call.
+import { countCreations } from "/static/bench/allocations.js";
 import { download } from "/static/engine/download.js";
 import { requestDevice } from "/static/engine/gpu.js";
 import { loadWeights } from "/static/engine/loader.js";
@@ -12,6 +13,8 @@ import { Runtime } from "/static/engine/runtime.js";
 import { ShardSource } from "/static/engine/shard_source.js";
 
 const GREEDY = { temperature: 0 };
+/** @type {WeakMap<Model, GPUDevice>} */
+const devices = new WeakMap();
 
 /** @param {string} path folder of an artifact @param {number} [context] */
 export async function open(path, context) {
@@ -25,6 +28,7 @@ export async function open(path, context) {
   await loadWeights({ ...files, manifest, device, bufferOf: (name) => model.tensorBuffer(name) });
   // record() would compile kernels in the background that these tests do not use, and slow them down.
   await Promise.all(["decode", "greedy"].map((name) => model.programs.get(name).compile()));
+  devices.set(model, device);
   return model;
 }
 
@@ -249,4 +253,9 @@ export async function choose(model, ids, sampling, steps, allowed) {
   const options = { id: ids[last], position: last, sampling, maxTokens: steps, prompt: ids, constraint };
   for await (const id of model.generate({ ...options, onLogprobs: (entry) => found.push(entry) })) found.at(-1).yielded = id;
   return found;
+}
+
+/** What is created on the device, by method, while `steps` tokens are decoded. */
+export function creations(model, steps) {
+  return countCreations(devices.get(model), () => generate(model, [5], steps));
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,3 +118,13 @@ def test_errors_are_json(client: TestClient, method: str, path: str, status: int
     response = client.request(method, path)
     assert response.status_code == status
     assert response.json()["error"].keys() == {"code", "message", "hint"}
+
+
+def test_benchmark_page_is_the_static_one_and_only_reads_from_here(client: TestClient) -> None:
+    page = client.get("/bench?model=demo&runs=3")
+    assert str(page.url).endswith("/static/bench/index.html?model=demo&runs=3")
+    assert page.status_code == 200
+    addresses = re.findall(r'(?:src|href)="([^"#]+)', page.text)
+    assert len(addresses) > 5
+    for address in addresses:
+        assert client.get(str(page.url.join(address))).status_code == 200, address

@@ -1,0 +1,109 @@
+/** @import { Dispatch } from "../engine/program.js" */
+/** @import { GpuClock } from "./gpu_time.js" */
+/** @import { Machine, Step } from "./floors.js" */
+import { floorMicroseconds, useOf, workOf } from "./floors.js";
+import { median } from "./statistics.js";
+
+/** Most repetitions of one kernel, and of a whole step, between two timestamps. */
+const KERNEL_REPEATS = 50;
+export const STEP_REPEATS = 20;
+/** A kernel is a small part of a step, and told by a difference: longer than what one kernel alone needs. */
+const STEP_MICROSECONDS = 40_000;
+
+/**
+ * Times are of one dispatch, in microseconds.
+ *
+ * @typedef {object} KernelTime
+ * @property {string} name  with the weights that it works on, where it serves several
+ * @property {number} count  dispatches in a step
+ * @property {number} microseconds  back to back: its weights lie in a cache then, and its code too
+ * @property {number} chainMicroseconds  in the chain: what a step takes longer for it
+ * @property {number} share  of the step
+ * @property {number} bytes  mean over its dispatches
+ * @property {number} flops
+ * @property {number} floorMicroseconds
+ *
+ * @typedef {object} StepTime
+ * @property {number} microseconds  of a step in a chain of steps
+ * @property {number} floorMicroseconds
+ * @property {number} rows  tokens in the step
+ * @property {number} position
+ * @property {KernelTime[]} kernels  the most expensive first
+ */
+
+/** @param {readonly Dispatch[]} dispatches @returns {(pass: GPUComputePassEncoder) => void} */
+function encoding(dispatches) {
+  return (pass) => {
+    for (const { kernel, bindGroup, x, y, z } of dispatches) {
+      pass.setPipeline(/** @type {GPUComputePipeline} */ (kernel.pipeline));
+      pass.setBindGroup(0, bindGroup);
+      pass.dispatchWorkgroups(x, y, z);
+    }
+  };
+}
+
+/**
+ * GPU time of a step, recorded again and again in one pass.
+ *
+ * @param {GpuClock} clock
+ * @param {readonly Dispatch[]} dispatches  compiled
+ * @param {{ runs: number, reset: () => void }} options  reset: puts the state where the step starts
+ * @returns {Promise<number>} microseconds, the median of the runs
+ */
+export async function timeStep(clock, dispatches, { runs, reset }) {
+  const options = { runs, most: STEP_REPEATS, atLeast: STEP_MICROSECONDS, before: reset };
+  return median((await clock.repeat(encoding(dispatches), options)).times);
+}
+
+/**
+ * Times each kernel of a step in two ways and sets its floor beside it. What the step computes becomes meaningless.
+ *
+ * @param {GpuClock} clock
+ * @param {readonly Dispatch[]} dispatches  compiled
+ * @param {{ runs: number, reset: () => void, step: Step, machine: Machine }} options
+ * @returns {Promise<StepTime>}
+ */
+export async function timeKernels(clock, dispatches, { runs, reset, step, machine }) {
+  const uses = groupBy(dispatches, (dispatch) => useOf(dispatch, step.named));
+  const whole = await timeStep(clock, dispatches, { runs, reset });
+  /** @type {KernelTime[]} */
+  const kernels = [];
+  for (const [name, group] of uses) {
+    const alone = await clock.repeat(encoding(group.slice(0, 1)), { runs: 1, most: KERNEL_REPEATS, before: reset });
+    const others = dispatches.filter((dispatch) => !group.includes(dispatch));
+    const without = others.length ? await timeStep(clock, others, { runs, reset }) : 0;
+    const works = group.map((dispatch) => workOf(dispatch, step));
+    const mean = (/** @type {number[]} */ values) => values.reduce((sum, value) => sum + value, 0) / group.length;
+    kernels.push({
+      name,
+      count: group.length,
+      microseconds: median(alone.times),
+      chainMicroseconds: (whole - without) / group.length,
+      share: (whole - without) / whole,
+      bytes: mean(works.map(({ bytes }) => bytes)),
+      flops: mean(works.map(({ flops }) => flops)),
+      floorMicroseconds: mean(works.map((work) => floorMicroseconds(work, machine))),
+    });
+  }
+  kernels.sort((a, b) => b.share - a.share);
+  const floor = kernels.reduce((sum, kernel) => sum + kernel.count * kernel.floorMicroseconds, 0);
+  return { microseconds: whole, floorMicroseconds: floor, rows: step.rows, position: step.position, kernels };
+}
+
+/**
+ * @template T
+ * @param {readonly T[]} items
+ * @param {(item: T) => string} keyOf
+ * @returns {Map<string, T[]>}
+ */
+function groupBy(items, keyOf) {
+  /** @type {Map<string, T[]>} */
+  const groups = new Map();
+  for (const item of items) {
+    const key = keyOf(item);
+    const group = groups.get(key);
+    if (group) group.push(item);
+    else groups.set(key, [item]);
+  }
+  return groups;
+}

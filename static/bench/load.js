@@ -1,0 +1,122 @@
+/** @import { Manifest, BuildSpec } from "../engine/manifest.js" */
+import { download } from "../engine/download.js";
+import { loadWeights } from "../engine/loader.js";
+import { fileAt } from "../engine/manifest.js";
+import { Model } from "../engine/model.js";
+import { createHash } from "../engine/sha256.js";
+import { Uploader } from "../engine/upload.js";
+import { BusyTime } from "./busy_time.js";
+
+const UPLOAD_SAMPLE_BYTES = 32 * 2 ** 20;
+const UPLOAD_SAMPLES = 8;
+
+/**
+ * Where the time until the first answer goes, in milliseconds; everything comes from the server, nothing from the
+ * browser's storage. Stages overlap: a file is hashed while it arrives, and uploaded while others arrive.
+ *
+ * @typedef {object} LoadTimes
+ * @property {number} total  from the manifest to the compiled kernels of the first answer
+ * @property {number} create  instantiating the wasm, allocating, recording
+ * @property {number} fetch  during which at least one file was on its way
+ * @property {number} verify  spent hashing
+ * @property {number} upload  from the last hash until everything is in GPU memory
+ * @property {number} compile  what remained of it once the weights were there
+ * @property {number} bytes  of the files
+ */
+
+/**
+ * Loads a model from the server, with a stopwatch at each stage.
+ *
+ * @param {object} parts
+ * @param {Manifest} parts.manifest
+ * @param {string} parts.buildName
+ * @param {GPUDevice} parts.device
+ * @param {string} parts.url
+ * @param {number} [parts.context]
+ * @param {number} parts.started  performance.now() before the manifest was asked for
+ * @param {(share: number) => void} parts.onProgress  0 to 1
+ * @returns {Promise<{ model: Model, load: LoadTimes }>}
+ */
+export async function loadModel({ manifest, buildName, device, url, context, started, onProgress }) {
+  const build = /** @type {BuildSpec} */ (manifest.builds[buildName]);
+  const [fetching, verifying] = [new BusyTime(), new BusyTime()];
+  let verifiedAt = 0;
+  const files = {
+    baseUrl: url,
+    /** @type {typeof globalThis.fetch} */
+    fetch: (input, init) => {
+      fetching.begin();
+      return fetch(input, init);
+    },
+    /** Files are hashed while they arrive; the digest is taken when one is whole. */
+    newHash: async () => {
+      const hash = await createHash();
+      return {
+        init: () => hash.init(),
+        update: (/** @type {Uint8Array} */ bytes) => verifying.during(() => hash.update(bytes)),
+        digest: () => {
+          const digest = verifying.during(() => hash.digest());
+          fetching.end();
+          verifiedAt = performance.now();
+          return digest;
+        },
+      };
+    },
+  };
+  const wasmBytes = await download(fileAt(manifest, build.wasm), files);
+  const before = performance.now();
+  const model = await Model.create({ manifest, build: buildName, device, wasmBytes, context });
+  const created = performance.now();
+  try {
+    await loadWeights({
+      ...files,
+      manifest,
+      device,
+      bufferOf: (name) => model.tensorBuffer(name),
+      onProgress: ({ loadedBytes, totalBytes }) => onProgress(loadedBytes / totalBytes),
+    });
+    const loaded = performance.now();
+    await model.record();
+    const now = performance.now();
+    const bytes = manifest.files.reduce((sum, file) => sum + (file.role === "shard" ? file.bytes : 0), 0);
+    const load = {
+      total: now - started,
+      create: created - before,
+      fetch: fetching.total,
+      verify: verifying.total,
+      upload: loaded - verifiedAt,
+      compile: now - loaded,
+      bytes,
+    };
+    return { model, load };
+  } catch (error) {
+    await model.dispose();
+    throw error;
+  }
+}
+
+/**
+ * How fast the loader's ring of staging buffers fills GPU memory, from memory in the page.
+ *
+ * @param {GPUDevice} device
+ * @returns {Promise<number>} bytes per second
+ */
+export async function measureUpload(device) {
+  const source = new Uint8Array(UPLOAD_SAMPLE_BYTES);
+  // Pages that were never written are all the same one, and quicker to read than weights.
+  for (let i = 0; i < source.length; i += 1024) source[i] = i >> 10;
+  const buffer = device.createBuffer({ size: source.length, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.STORAGE });
+  const uploader = new Uploader(device);
+  try {
+    const copies = Array.from({ length: UPLOAD_SAMPLES }, () => ({ source, buffer, offset: 0 }));
+    await uploader.upload(copies.slice(0, 1));
+    await uploader.finish();
+    const start = performance.now();
+    await uploader.upload(copies);
+    await uploader.finish();
+    return (1000 * UPLOAD_SAMPLES * source.length) / (performance.now() - start);
+  } finally {
+    uploader.destroy();
+    buffer.destroy();
+  }
+}
