@@ -147,7 +147,11 @@ async function measure(model, manifest, buildName, device, { prefill, decode, ru
   const clock = device.features.has("timestamp-query") ? new GpuClock(device) : null;
   const programs = model.programs;
   // What still compiled in the background would disturb the first measurements.
-  await Promise.all([...programs.values()].map((program) => program.compile()));
+  const compiled = await Promise.allSettled([...programs.values()].map((program) => program.compile()));
+  // Nothing here uses the other functions, such as the one for log-probabilities: for them, the log tells.
+  for (const outcome of compiled) if (outcome.status === "rejected") log(`not measured: ${outcome.reason.message}`);
+  const used = Object.entries(build.functions).filter(([name, { chunk }]) => chunk != null || name === "decode" || name === "greedy");
+  await Promise.all(used.map(([name]) => programs.get(name)?.compile()));
   const named = namedBuffers(model, manifest, build);
   const dispatches = ["decode", "greedy"].flatMap((name) => programs.get(name)?.dispatches ?? []);
   const state = model.tensorBuffer("state").buffer;
