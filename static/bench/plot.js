@@ -6,6 +6,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT] = [480, 260];
 const FRAME = { left: 56, right: WIDTH - 28, top: 22, bottom: HEIGHT - 40 };
 const BAR_HEIGHT = 28;
+const tickFormat = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 
 /**
  * @param {string} tag
@@ -38,7 +39,7 @@ export function linePlot({ title, unit, along, series, format }) {
     const y = at.y(tick);
     picture.append(
       svg("line", { class: "grid", x1: FRAME.left, x2: FRAME.right, y1: y, y2: y }),
-      svg("text", { class: "tick end", x: FRAME.left - 8, y: y + 4 }, [format(tick)]),
+      svg("text", { class: "tick end", x: FRAME.left - 8, y: y + 4 }, [tickFormat.format(tick)]),
     );
   }
   for (const tick of at.xTicks) picture.append(svg("text", { class: "tick middle", x: at.x(tick), y: FRAME.bottom + 18 }, [String(tick)]));

@@ -11,7 +11,7 @@ const GPU_LIMITED = 0.9;
 const count = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const rate = (/** @type {number} */ value) => (value >= 1000 ? count.format(value) : formatRate(value));
 const milliseconds = (/** @type {number} */ ms) => (ms >= 1000 ? `${(ms / 1000).toFixed(2)} s` : `${formatRate(ms)} ms`);
-const microseconds = (/** @type {number | null} */ us) => (us === null ? "–" : us >= 1000 ? count.format(us) : us.toFixed(us >= 100 ? 0 : 2));
+const microseconds = (/** @type {number | null} */ us) => (us === null ? "–" : Math.abs(us) >= 1000 ? count.format(us) : us.toFixed(Math.abs(us) >= 100 ? 0 : 2));
 const percent = (/** @type {number} */ share) => `${(100 * share).toFixed(1)} %`;
 
 /**
