@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from build_wasm.manifest import SCHEMA_VERSION
+
 SHARD_BYTES = 1 << 20
 SHARDS = 4
 
@@ -46,7 +48,7 @@ def write(folder: Path, name: str, *, seeds: tuple[int, ...] = (0,) * SHARDS) ->
         "functions": {"decode": {"args": ["t0"], "chunk": None}},
     }
     manifest = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "name": name,
         "title": "Random bytes",
         "demo": True,
