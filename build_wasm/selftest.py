@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from build_wasm.errors import BuildError
 from build_wasm.manifest import CheckedBuffer, KernelCheck
-from build_wasm.wgsl import Storage, element, parse
+from build_wasm.wgsl import parse
+from build_wasm.wgsl_memory import Storage, element
 
 SALTS = [(binding + 1) * 0x85EBCA6B & 0xFFFFFFFF for binding in range(16)]
 GROUPS = 8  # sums of a buffer, see group_of

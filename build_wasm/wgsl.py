@@ -13,15 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from build_wasm.errors import BuildError
+from build_wasm.wgsl_memory import Memory, Storage
+from build_wasm.wgsl_operations import Operations
 
-Array = NDArray[Any]  # [1 or lanes] for scalars, [1 or lanes, n] for vectors
-
-DTYPES: dict[str, type[np.generic]] = {
-    "i32": np.int32, "u32": np.uint32, "f32": np.float32, "f16": np.float16, "bool": np.bool_,
-}  # fmt: skip
 TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.\d*(?:e[+-]?\d+)?|\d+(?:e[+-]?\d+)?|0x[0-9a-f]+)[fiuh]?)|(?P<name>[A-Za-z_]\w*)"
     r"|(?P<op>\+\+|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^!~<>=()\[\]{};:,.]))"
@@ -44,83 +40,6 @@ LEVELS = (
 )
 ABSTRACT = re.compile(r"constant\('\d+'\)")
 LANES = "xyzw"
-
-
-def element(kind: str) -> tuple[type[np.generic], int]:
-    """dtype and number of lanes of a WGSL type, such as vec4<f32>. Raises BuildError for another kind of type."""
-    match = re.fullmatch(r"(?:vec([234])<)?(\w+)>?", kind)
-    if match is None or match.group(2) not in DTYPES:
-        raise BuildError(f"The self-test does not understand the WGSL type {kind}.")
-    return DTYPES[match.group(2)], int(match.group(1) or 1)
-
-
-class Storage:
-    """A storage buffer that is as long as it is used. fill(first, count) makes elements, [count, lanes]."""
-
-    def __init__(self, kind: str, fill: Callable[[int, int], Array]) -> None:
-        self.dtype, self.lanes = element(kind)
-        self.data: Array = np.zeros((0, self.lanes), self.dtype)
-        self.fill = fill
-        self.writer: Array = np.zeros(0, np.int64)  # workgroup, or -1
-        self.loaded = False
-        self.contested = False  # two workgroups wrote an element: which one is last is chance
-        self.groups: Array = np.zeros(0, np.int64)  # a lane's workgroup
-
-    def _reach(self, index: Array, mask: Array) -> Array:
-        used = np.broadcast_to(index, mask.shape)[mask]
-        if used.size and int(used.min()) < 0:
-            raise BuildError("The self-test's inputs make a kernel read before a buffer's start.")
-        end = int(used.max()) + 1 if used.size else 1
-        if end > len(self.data):
-            more = end - len(self.data)
-            self.data = np.concatenate([self.data, self.fill(len(self.data), more)])
-            self.writer = np.concatenate([self.writer, np.full(more, -1)])
-        return np.clip(index, 0, len(self.data) - 1)
-
-    def load(self, index: Array, mask: Array) -> Array:
-        """Elements at `index`; lanes that `mask` leaves out get any."""
-        self.loaded = True
-        at = self._reach(index, mask)
-        found: Array = self.data[at]
-        return found[:, 0] if self.lanes == 1 else found
-
-    def store(self, index: Array, value: Array, mask: Array, lane: int | None = None) -> None:
-        """Writes where `mask` is set."""
-        at = np.broadcast_to(self._reach(index, mask), mask.shape)[mask]
-        groups = self.groups[mask]
-        self.contested |= bool(((self.writer[at] >= 0) & (self.writer[at] != groups)).any())
-        self.writer[at] = groups
-        self.contested |= bool((self.writer[at] != groups).any())
-        _assign(self.data, (at,), value, mask, self.lanes, lane)
-
-
-class Memory:
-    """Arrays in workgroup or private memory: a row of elements for each workgroup or lane; rows: which is a lane's."""
-
-    def __init__(self, kind: str, length: int, rows: Array) -> None:
-        self.dtype, self.lanes = element(kind)
-        self.rows = rows
-        self.length = length
-        self.data: Array = np.zeros((int(rows.max()) + 1, length, self.lanes), self.dtype)
-
-    def load(self, index: Array, mask: Array) -> Array:
-        """Elements at `index`, of each lane's own row."""
-        found: Array = self.data[self.rows, np.clip(index, 0, self.length - 1)]
-        return found[:, 0] if self.lanes == 1 else found
-
-    def store(self, index: Array, value: Array, mask: Array, lane: int | None = None) -> None:
-        """Writes where `mask` is set."""
-        at = (self.rows[mask], np.broadcast_to(index, mask.shape)[mask])
-        _assign(self.data, at, value, mask, self.lanes, lane)
-
-
-def _assign(data: Array, at: tuple[Any, ...], value: Array, mask: Array, lanes: int, lane: int | None) -> None:
-    whole = np.broadcast_to(value, mask.shape + value.shape[1:])[mask]
-    if lane is not None:
-        place: Any = (*at, lane)
-        data[place] = whole
-    else:
-        data[at] = whole[:, None] if lanes == 1 else whole
 
 
 @dataclass(frozen=True)
@@ -147,7 +66,7 @@ def parse(source: str) -> Kernel:
     shared = SHARED.findall(source)
     size = (int(entry.group(1)), int(entry.group(2)), int(entry.group(3)))
     text = _Translator(entry.group(5), {b[0] for b in bindings}, {s[0] for s in shared}).function()
-    scope: dict[str, Any] = dict(vars(_Operations))
+    scope: dict[str, Any] = dict(vars(Operations))
     exec(compile(text, f"<{name}>", "exec"), scope)  # noqa: S102  # Python that was made here, from names and operators alone
 
     def run(buffers: Sequence[Storage], values: Mapping[str, int], grid: tuple[int, int]) -> None:
@@ -409,124 +328,3 @@ class _Translator:
                 self._take(",")
             return f"call({name!r}, {', '.join(arguments)})"
         return f"v_{name}.load(zero, {mask})" if name in self.variables else f"v_{name}"
-
-
-class _Operations:
-    """What the translated text calls. Integers wrap, and are divided towards zero."""
-
-    Memory = Memory
-    zero, one = np.zeros(1, np.int32), np.int32(1)
-
-    @staticmethod
-    def leave() -> None:
-        raise BuildError("The self-test does not understand a return within a kernel.")
-
-    @staticmethod
-    def constant(text: str) -> Array:
-        found = _CONSTANTS.get(text)
-        if found is None:
-            if text in ("true", "false"):
-                found = np.array([text == "true"])
-            else:
-                kind = {"f": np.float32, "h": np.float16, "u": np.uint32}.get(text[-1], np.int32)
-                digits = text.rstrip("fhui")
-                found = np.array([float(digits) if kind in (np.float32, np.float16) else int(digits, 0)]).astype(kind)
-            _CONSTANTS[text] = found
-        return found
-
-    @staticmethod
-    def lane(value: Array, index: int) -> Array:
-        return value[:, index]
-
-    @staticmethod
-    def unary(operator: str, value: Array) -> Array:
-        negated: Array = -value if operator == "-" else ~value
-        return negated
-
-    @staticmethod
-    def binary(operator: str, a: Array, b: Array) -> Array:
-        if a.ndim != b.ndim:
-            a, b = (x[:, None] if x.ndim == 1 else x for x in (a, b))
-        if operator in ("<<", ">>"):
-            b = b.astype(a.dtype)
-        elif a.dtype != b.dtype:
-            raise BuildError(f"The self-test does not understand {a.dtype} {operator} {b.dtype}.")
-        result: Array = _BINARY[operator](a, b)
-        return result
-
-    @staticmethod
-    def call(name: str, *arguments: Array) -> Array:
-        if name.startswith("bitcast<"):
-            cast: Array = np.ascontiguousarray(arguments[0]).view(element(name[8:-1])[0])
-            return cast
-        if re.match(r"vec[234]<", name):
-            dtype, lanes = element(name)
-            if len(arguments) == 1:
-                value = arguments[0].astype(dtype)
-                return value if value.ndim == 2 else np.repeat(value[:, None], lanes, axis=1)
-            rows = max(len(argument) for argument in arguments)
-            parts = [np.broadcast_to(argument, rows) for argument in arguments]
-            return np.stack(parts, axis=1).astype(dtype)
-        if name in DTYPES:
-            return arguments[0].astype(DTYPES[name])
-        if name not in _FUNCTIONS:
-            raise BuildError(f"The self-test does not understand the WGSL function {name}.")
-        if name != "select":
-            deepest = max(argument.ndim for argument in arguments)
-            arguments = tuple(x[:, None] if x.ndim < deepest else x for x in arguments)
-        result: Array = _FUNCTIONS[name](*arguments)
-        return result
-
-
-def _quotient(a: Array, b: Array) -> Array:
-    if a.dtype.kind == "f":
-        quotient: Array = a / b
-        return quotient
-    safe = np.where(b == 0, b.dtype.type(1), b)
-    whole = (
-        np.abs(a.astype(np.int64))
-        // np.abs(safe.astype(np.int64))
-        * np.sign(a.astype(np.int64))
-        * np.sign(safe.astype(np.int64))
-    )
-    return whole.astype(a.dtype)
-
-
-def _remainder(a: Array, b: Array) -> Array:
-    rest: Array = np.fmod(a, np.where(b == 0, b.dtype.type(1), b))
-    return rest
-
-
-def _fma(a: Array, b: Array, c: Array) -> Array:
-    exact: Array = a.astype(np.float64) * b + c
-    return exact.astype(a.dtype)
-
-
-def _select(no: Array, yes: Array, condition: Array) -> Array:
-    if yes.ndim > condition.ndim:
-        condition = condition[:, None]
-    return np.where(condition, yes, no)
-
-
-def _unpack(word: Array) -> Array:
-    halves: Array = np.ascontiguousarray(word).view(np.float16).reshape(len(word), 2)
-    return halves.astype(np.float32)
-
-
-def _dot(a: Array, b: Array) -> Array:
-    total: Array = (a * b).sum(axis=1, dtype=a.dtype)
-    return total
-
-
-_CONSTANTS: dict[str, Array] = {}
-_BINARY: dict[str, Callable[[Array, Array], Any]] = {
-    "+": np.add, "-": np.subtract, "*": np.multiply, "/": _quotient, "%": _remainder, "&": np.bitwise_and,
-    "|": np.bitwise_or, "^": np.bitwise_xor, "<<": np.left_shift, ">>": np.right_shift, "==": np.equal,
-    "!=": np.not_equal, "<": np.less, ">": np.greater, "<=": np.less_equal, ">=": np.greater_equal,
-    "&&": np.logical_and, "||": np.logical_or,
-}  # fmt: skip
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "fma": _fma, "dot": _dot, "select": _select, "unpack2x16float": _unpack, "min": np.minimum, "max": np.maximum,
-    "exp": np.exp, "sqrt": np.sqrt, "inverseSqrt": lambda x: (1 / np.sqrt(x)).astype(x.dtype), "abs": np.abs,
-    "tanh": np.tanh, "log": np.log, "floor": np.floor, "pow": np.power, "exp2": np.exp2, "cos": np.cos, "sin": np.sin,
-}  # fmt: skip

@@ -10,7 +10,8 @@ import pytest
 
 from build_wasm.errors import BuildError
 from build_wasm.selftest import input_words, kernel_check
-from build_wasm.wgsl import Storage, parse
+from build_wasm.wgsl import parse
+from build_wasm.wgsl_memory import Storage
 
 HEAD = """
 @group(0) @binding(0) var<storage, read> X_ptr : array<{x}>;
