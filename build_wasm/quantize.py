@@ -8,6 +8,7 @@ cuts the largest weight off is tried too: the other 31 gain more than it loses (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,21 +37,27 @@ def quantize(w: F32) -> tuple[U8, F16]:
     Exact where (code - 8) * scale can be exact; else the candidate with the least squared error in each group.
     Raises BuildError for a weight that no f16 scale reaches.
     """
+    return quantize_by(_quantize_groups, w, bits=4)
+
+
+def quantize_by(quantize_groups: Callable[[F32, U8, F16], None], w: F32, *, bits: int) -> tuple[U8, F16]:
+    """quantize() with the function that turns groups w f32 [G, 32] into codes u8 [G, 32] and scales f16 [G], in place;
+    it gets a block of groups at a time. Raises BuildError for a K that is no multiple of 32."""
     N, K = w.shape
     if K % GROUP:
-        raise BuildError(f"4-bit groups need a multiple of {GROUP} columns, found {K}.")
+        raise BuildError(f"{bits}-bit groups need a multiple of {GROUP} columns, found {K}.")
     groups = np.ascontiguousarray(w, np.float32).reshape(-1, GROUP)
     codes = np.empty(groups.shape, np.uint8)
     scales = np.empty(len(groups), np.float16)
     for start in range(0, len(groups), BLOCK_GROUPS):
         block = slice(start, start + BLOCK_GROUPS)
-        _quantize_groups(groups[block], codes[block], scales[block])
+        quantize_groups(groups[block], codes[block], scales[block])
     return codes.reshape(N, K), scales.reshape(N, K // GROUP)
 
 
-def dequantize(codes: U8, scales: F16) -> F32:
-    """Inverse of quantize: codes u8 [N, K], scales f16 [N, K/32] -> f32 [N, K]."""
-    values = codes.astype(np.float32) - np.float32(8)
+def dequantize(codes: U8, scales: F16, zero: int = 8) -> F32:
+    """Inverse of quantize: codes u8 [N, K], scales f16 [N, K/32] -> (code - zero) * scale, f32 [N, K]."""
+    values = codes.astype(np.float32) - np.float32(zero)
     return (values.reshape(-1, GROUP) * scales.astype(np.float32).reshape(-1, 1)).reshape(codes.shape)
 
 
@@ -61,9 +68,10 @@ def _quantize_groups(w: F32, codes: U8, scales: F16) -> None:
     largest = np.abs(signed)
     if not largest.max(initial=0) <= 8 * F16_MAX:
         raise BuildError(f"a weight of {largest.max():g} is too large for a 4-bit group with an f16 scale")
-    best, scale = _round_to_grid(w, _f16(signed / -8))
+    scale = to_f16(signed / -8)
+    best = round_to_grid(w, scale)
     error = _squared_error(w, best, scale)
-    _try(w, _f16(largest / 7), best, scale, error)
+    keep_better(w, to_f16(largest / 7), best, scale, error)
 
     # Exact or nearly so on a grid whose extreme codes this group happens not to use: largest = m * scale, m < 7.
     inexact = np.flatnonzero(error > 0)
@@ -75,33 +83,33 @@ def _quantize_groups(w: F32, codes: U8, scales: F16) -> None:
             on_grid = (np.abs(steps - np.rint(steps)) < PROBE_TOLERANCE).all(1)
             if on_grid.any():
                 some = inexact[on_grid]
-                _try_some(w, some, _f16(largest[some] / m), best, scale, error)
+                _try_some(w, some, to_f16(largest[some] / m), best, scale, error)
 
-        _try(w, _f16(signed * (CUT / -8)), best, scale, error)
+        keep_better(w, to_f16(signed * (CUT / -8)), best, scale, error)
 
         # Least squares for the codes found: only lowers the error, and undoes the rounding of the largest weight.
         dots = np.einsum("gk,gk->g", w, best)
         norms = np.einsum("gk,gk->g", best, best)
-        refined = _f16(np.divide(dots, norms, out=scale.copy(), where=norms > 0))
-        _try(w, refined, best, scale, error)
+        refined = to_f16(np.divide(dots, norms, out=scale.copy(), where=norms > 0))
+        keep_better(w, refined, best, scale, error)
     scales[:] = scale
     np.add(best, np.float32(8), out=best)
     codes[:] = best
 
 
-def _f16(x: F32) -> F32:
+def to_f16(x: F32) -> F32:
     """x rounded to f16 (and back to f32), clamped to f16's range."""
     return np.clip(x, -F16_MAX, F16_MAX).astype(np.float16).astype(np.float32)
 
 
-def _round_to_grid(w: F32, scale: F32) -> tuple[F32, F32]:
-    """Nearest multiples -8..7 of scale f32 [G] to w [G, 32], and the scale; a zero scale gives zeros."""
+def round_to_grid(w: F32, scale: F32, zero: int = 8) -> F32:
+    """Nearest multiples -zero..zero - 1 of scale f32 [G] to w [G, 32]; a zero scale gives zeros."""
     inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
     steps = w * inverse[:, None]
     np.rint(steps, out=steps)
-    np.minimum(steps, np.float32(7), out=steps)
-    np.maximum(steps, np.float32(-8), out=steps)
-    return steps, scale
+    np.minimum(steps, np.float32(zero - 1), out=steps)
+    np.maximum(steps, np.float32(-zero), out=steps)
+    return steps
 
 
 def _squared_error(w: F32, steps: F32, scale: F32) -> F32:
@@ -111,9 +119,9 @@ def _squared_error(w: F32, steps: F32, scale: F32) -> F32:
     return error
 
 
-def _try(w: F32, scale: F32, best: F32, best_scale: F32, best_error: F32) -> None:
-    """Replaces, in place, the groups that `scale` f32 [G] fits better."""
-    steps, _ = _round_to_grid(w, scale)
+def keep_better(w: F32, scale: F32, best: F32, best_scale: F32, best_error: F32, zero: int = 8) -> None:
+    """Replaces, in place, the groups that `scale` f32 [G] fits better with multiples -zero..zero - 1 of it."""
+    steps = round_to_grid(w, scale, zero)
     error = _squared_error(w, steps, scale)
     better = error < best_error
     np.copyto(best, steps, where=better[:, None])
@@ -122,9 +130,9 @@ def _try(w: F32, scale: F32, best: F32, best_scale: F32, best_error: F32) -> Non
 
 
 def _try_some(w: F32, some: NDArray[np.intp], scale: F32, best: F32, best_scale: F32, best_error: F32) -> None:
-    """_try for the groups with indices `some` only; scale f32 [len(some)]."""
+    """keep_better for the groups with indices `some` only; scale f32 [len(some)]."""
     part = (best[some], best_scale[some], best_error[some])
-    _try(w[some], scale, *part)
+    keep_better(w[some], scale, *part)
     best[some], best_scale[some], best_error[some] = part
 
 

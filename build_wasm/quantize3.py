@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from build_wasm.errors import BuildError
-from build_wasm.quantize import BLOCK_GROUPS, F16, F16_MAX, F32, GROUP, U8, U32
+from build_wasm.quantize import F16, F16_MAX, F32, GROUP, U8, U32, dequantize, keep_better, quantize_by, to_f16
 
+ZERO = 4  # the code of 0
 # Scales tried, relative to those at which the largest value is code 0, and code 7
 CUTS_LOW, CUTS_HIGH = (1.0, 0.9, 0.8), (1.0, 0.87, 0.75)
 
@@ -17,23 +18,12 @@ CUTS_LOW, CUTS_HIGH = (1.0, 0.9, 0.8), (1.0, 0.87, 0.75)
 def quantize3(w: F32) -> tuple[U8, F16]:
     """w f32 [N, K], K a multiple of 32 -> (codes u8 [N, K], scales f16 [N, K/32]) with the least squared error of a few
     scales and the least-squares fit to the best of them. Raises BuildError for a value that no f16 scale reaches."""
-    N, K = w.shape
-    if K % GROUP:
-        raise BuildError(f"3-bit groups need a multiple of {GROUP} columns, found {K}.")
-    groups = np.ascontiguousarray(w, np.float32).reshape(-1, GROUP)
-    codes = np.empty(groups.shape, np.uint8)
-    scales = np.empty(len(groups), np.float16)
-    for start in range(0, len(groups), BLOCK_GROUPS):
-        block = slice(start, start + BLOCK_GROUPS)
-        steps, scales[block] = _fit(groups[block])
-        codes[block] = steps + 4
-    return codes.reshape(N, K), scales.reshape(N, K // GROUP)
+    return quantize_by(_quantize_groups, w, bits=3)
 
 
 def dequantize3(codes: U8, scales: F16) -> F32:
     """Inverse of quantize3: codes u8 [N, K], scales f16 [N, K/32] -> f32 [N, K]."""
-    values = codes.astype(np.float32) - np.float32(4)
-    return (values.reshape(-1, GROUP) * scales.astype(np.float32).reshape(-1, 1)).reshape(codes.shape)
+    return dequantize(codes, scales, ZERO)
 
 
 def pack_planes(codes: U8) -> U32:
@@ -53,28 +43,19 @@ def unpack_planes(words: U32) -> U8:
     return codes.reshape(N, G * GROUP)
 
 
-def _fit(w: F32) -> tuple[F32, F16]:
-    """Multiples -4..3 f32 [G, 32] and scales f16 [G] for groups w f32 [G, 32]."""
+def _quantize_groups(w: F32, codes: U8, scales: F16) -> None:
+    """Quantizes groups w f32 [G, 32] into codes u8 [G, 32] and scales f16 [G]."""
     high, low = w.max(1), w.min(1)
     signed = np.where(high > -low, high, low)
     if not np.abs(signed).max(initial=0) <= 4 * F16_MAX:
         raise BuildError(f"a value of {np.abs(signed).max():g} is too large for a 3-bit group with an f16 scale")
     best, scale = np.zeros_like(w), np.zeros(len(w), np.float32)
-    error = np.einsum("gk,gk->g", w, w)
-
-    def attempt(candidate: F32) -> None:
-        candidate = np.clip(candidate, -F16_MAX, F16_MAX).astype(np.float16).astype(np.float32)
-        inverse = np.divide(np.float32(1), candidate, out=np.zeros_like(candidate), where=candidate != 0)
-        steps = np.clip(np.rint(w * inverse[:, None]), -4, 3)
-        difference = steps * candidate[:, None] - w
-        found = np.einsum("gk,gk->g", difference, difference)
-        better = found < error
-        best[better], scale[better], error[better] = steps[better], candidate[better], found[better]
-
+    error: F32 = np.einsum("gk,gk->g", w, w)
     for cut in CUTS_LOW:
-        attempt(signed * np.float32(cut / -4))
+        keep_better(w, to_f16(signed * np.float32(cut / -4)), best, scale, error, ZERO)
     for cut in CUTS_HIGH:
-        attempt(signed * np.float32(cut / 3))
+        keep_better(w, to_f16(signed * np.float32(cut / 3)), best, scale, error, ZERO)
     dots, norms = np.einsum("gk,gk->g", w, best), np.einsum("gk,gk->g", best, best)
-    attempt(np.divide(dots, norms, out=scale.copy(), where=norms > 0))
-    return best, scale.astype(np.float16)
+    keep_better(w, to_f16(np.divide(dots, norms, out=scale.copy(), where=norms > 0)), best, scale, error, ZERO)
+    codes[:] = best + ZERO
+    scales[:] = scale

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from build_wasm.config import TextConfig
-from build_wasm.quantize import F32, GROUP, bf16_bits, bf16_values, dequantize, quantize
+from build_wasm.quantize import F32, GROUP, bf16_bits, bf16_values, dequantize, quantize, round_to_grid, to_f16
 from build_wasm.quantize3 import dequantize3, quantize3
 from build_wasm.tensors import EMBED, KEPT_16_BIT, PLE_TABLE, WeightSource, checkpoint_shapes
 from build_wasm.weights import q4_rows
@@ -107,10 +107,10 @@ def _rounded(w: F32, form: Format, rounding: Rounding, inputs: F32 | None) -> F3
     """w [N, K] as codes of form.bits times a scale for each group."""
     N, K = w.shape
     groups = w.reshape(-1, form.group) if K % form.group == 0 else w
-    top = float(2 ** (form.bits - 1))
+    top = 2 ** (form.bits - 1)
     high, low = groups.max(1), groups.min(1)
     signed = np.where(high > -low, high, low)
-    scale = _f16(signed / -top)
+    scale = to_f16(signed / -top)
     best = _grid(groups, scale, top)
     if rounding == "nearest":
         return best.reshape(N, K)
@@ -120,22 +120,16 @@ def _rounded(w: F32, form: Format, rounding: Rounding, inputs: F32 | None) -> F3
     error = _error(groups, best, weight)
     for shrink in SHRINK:
         for candidate in (signed / -top * shrink, np.abs(signed) / (top - 1) * shrink):
-            tried = _grid(groups, _f16(candidate), top)
+            tried = _grid(groups, to_f16(candidate), top)
             found = _error(groups, tried, weight)
             better = found < error
             best[better], error[better] = tried[better], found[better]
     return best.reshape(N, K)
 
 
-def _f16(x: F32) -> F32:
-    return x.astype(np.float16).astype(np.float32)
-
-
-def _grid(groups: F32, scale: F32, top: float) -> F32:
+def _grid(groups: F32, scale: F32, top: int) -> F32:
     """The nearest multiples -top..top-1 of the scales."""
-    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
-    steps = np.clip(np.rint(groups * inverse[:, None]), -top, top - 1)
-    return np.asarray(steps * scale[:, None], np.float32)
+    return round_to_grid(groups, scale, top) * scale[:, None]
 
 
 def _error(groups: F32, tried: F32, weight: F32 | None) -> F32:
@@ -161,7 +155,7 @@ def _fold(config: TextConfig, exact: Mapping[str, F32], inputs: Mapping[str, F32
             error = sum(float((np.square(exact[n] - weights[n]) * x).sum()) for n in names)
             for power in FOLD_POWERS:
                 factor = np.maximum(x, 1e-12) ** np.float32(power / 2)
-                factor = _f16(factor / np.exp(np.log(factor).mean()))
+                factor = to_f16(factor / np.exp(np.log(factor).mean()))
                 tried = {n: dequantize(*quantize(exact[n] * factor)) / factor for n in names}
                 found = sum(float((np.square(exact[n] - tried[n]) * x).sum()) for n in names)
                 if found < error:

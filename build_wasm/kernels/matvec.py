@@ -39,7 +39,7 @@ Prologue = Literal["ready", "natural", "norm"]
 
 @dataclass(frozen=True)
 class Tiling:
-    """How W x is shared out: teams of `lanes` threads take `rows` rows each, one after the other, in `steps` steps."""
+    """How W x is shared out: teams of `lanes` threads take `rows` rows each, `width` at a time, in `steps` steps."""
 
     lanes: int
     width: int
@@ -79,7 +79,7 @@ class Products:
         self.start, self.run, self.row_sum = self._start(), self._run(), self._row_sum()
 
     def _load(self) -> Any:
-        """load(..., slot, first, N, chunks): chunk `first` of the flat matrix, and those below it in the next rows."""
+        """load(..., first, N, chunks): chunk `first` of the flat matrix, and those below it in the next rows."""
         width, quantized = self.width, self.format == "q4"
 
         @T.inline
