@@ -30,8 +30,8 @@ class Graph:
         """Adds function `name`, made of the calls that `body` makes. Returns the names of its parameters."""
         # A first run finds out which buffers it takes; the block builder wants the parameters at the start.
         used = self._dry(body)
-        # Short names: they are in the wasm, and nobody reads them there. Without a type the bytecode has no checks of them, which
-        # would be a quarter of it: the page makes the buffers by the manifest that was written with it.
+        # Short names: they are in the wasm, and nobody reads them there. Without a type the bytecode has no checks of
+        # them, which would be a quarter of it: the page makes the buffers by the manifest that was written with it.
         self._parameters = {buffer: relax.Var(f"p{i}", relax.ObjectType()) for i, buffer in enumerate(used)}
         with self._open(name, list(self._parameters.values())):
             body()
@@ -49,8 +49,8 @@ class Graph:
     ) -> list[Any]:
         """Dispatches kernel `name` (made by `kernel` at its first use).
 
-        args: its leading parameters: buffer names, results of earlier calls, ints. outputs: (shape, dtype) of the fresh tensors that
-        are its last parameters; they are returned.
+        args: its leading parameters: buffer names, results of earlier calls, ints. outputs: (shape, dtype) of the
+        fresh tensors that are its last parameters; they are returned.
         """
         if self._dry_names is not None:
             for arg in args:
@@ -96,7 +96,8 @@ class Graph:
         return self._kernels[name]
 
     def _as_parameter(self, arg: Any, parameter: Any) -> Any:
-        """The argument as a value of the function. A kernel gets a tensor's bytes as they are: in its own extents, or in vec4s."""
+        """The argument as a value of the function: a tensor's bytes as they are, whatever extents or vec4s a kernel
+        sees in them."""
         if isinstance(arg, int):
             return relax.prim_value(tvm.tirx.IntImm(str(parameter.ty.dtype), arg))
         given = self._dtypes[arg] if isinstance(arg, str) else str(arg.ty.dtype)
