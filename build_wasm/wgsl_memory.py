@@ -93,7 +93,7 @@ class Memory:
             _assign(self.data, place, value, mask, self.lanes, lane)
 
     def _within(self, index: Array) -> Array | int:
-        """The index, kept inside the array: lanes that are masked out may have any. A number where all rows share it."""
+        """The index, kept inside the array: masked lanes may have any. A number where all rows share it."""
         if self.private and len(index) == 1:
             return min(max(int(index[0]), 0), self.length - 1)
         return np.clip(index, 0, self.length - 1)
