@@ -51,12 +51,12 @@ function world({ reply = says("Hello there!"), faults, requestDevice, createMode
 
 const ask = (extra = {}) => ({ messages: [{ role: "user", content: "Hi" }], ...extra });
 
-test("loading: stages in order, weights before record, then it answers", async () => {
+test("loading: stages in order, buffers and kernels prepared while weights arrive, then it answers", async () => {
   const { load, order, model, manifest } = world();
   const stages = [];
   const engine = await load({ onProgress: ({ stage }) => stages.at(-1) !== stage && stages.push(stage) });
   assert.deepEqual(stages, ["manifest", "adapter", "download", "upload", "compile", "ready"]);
-  assert.deepEqual(order, ["device", "create f32 64 16", "record 2"]);
+  assert.deepEqual(order, ["device", "create f32 64 16", "record 0"]);
   assert.deepEqual(engine.manifest, manifest);
   const answer = await engine.chat.completions.create(ask());
   assert.equal(answer.choices[0].message.content, "Hello there!");
