@@ -8,7 +8,7 @@
 import { Answer } from "./answer.js";
 import { fit, tooLong } from "./context_window.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
-import { Grammars } from "./grammar.js";
+import { Grammars, callsOr } from "./grammar.js";
 import { Lock } from "./lock.js";
 import { chunks, whole } from "./openai_shapes.js";
 import { PrefixCache } from "./prefix_cache.js";
@@ -205,11 +205,13 @@ export class Completions {
   }
 
   /** @param {CheckedRequest} request */
-  #constrain({ format, mustCall, parallelCalls }) {
-    if (format) return this.#grammars.constraint(format);
-    if (mustCall.length === 0) return null;
-    const grammar = callGrammar(mustCall, { parallel: parallelCalls });
-    return this.#grammars.constraint({ type: "tool_calls", grammar });
+  #constrain({ format, tools, mustCall, parallelCalls }) {
+    const form = format && mustCall.length === 0 ? this.#grammars.constraint(format) : null;
+    const callable = mustCall.length > 0 || !form ? mustCall : tools;
+    if (callable.length === 0) return form;
+    const grammar = callGrammar(callable, { parallel: parallelCalls });
+    const calls = this.#grammars.constraint({ type: "tool_calls", grammar });
+    return form ? callsOr(/** @type {number} */ (this.#tokenizer.idOf("<|tool_call>")), calls, form) : calls;
   }
 
   /**
