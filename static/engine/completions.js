@@ -21,7 +21,8 @@ import { callGrammar } from "./tool_grammar.js";
  * @property {number} prompt_tokens  of all messages, tools and the template
  * @property {number} context  tokens that fit, prompt and answer together
  * @property {number} remaining_tokens  for the answer; negative if the messages do not fit
- * @property {boolean} fits
+ * @property {boolean} fits  whether create() takes it
+ * @property {number[]} [dropped_messages]  indices of the messages that create() would leave out; the numbers are without them
  */
 
 /** OpenAI's chat completions over one model: requests are queued, and what they have in common is computed once. */
@@ -72,9 +73,7 @@ export class Completions {
    */
   async create(request, signal) {
     const checked = this.#check(request);
-    const { maxTokens, dropOldest, messages } = checked;
-    const encode = (/** @type {ChatMessage[]} */ some) => this.#encode(some, checked);
-    const { ids, dropped } = fit(messages, { encode, context: this.#context, maxTokens, dropOldest });
+    const { ids, dropped } = this.#fitted(checked);
     const head = {
       ...{ id: `chatcmpl-${crypto.randomUUID()}`, created: Math.floor(Date.now() / 1000), model: this.#manifest.name },
       ...(dropped.length > 0 ? { dropped_messages: dropped } : {}),
@@ -87,15 +86,23 @@ export class Completions {
   }
 
   /**
-   * @param {ChatRequest} request  of which messages, tools and thinking count
+   * @param {ChatRequest} request  of which messages, tools and thinking count, and context_overflow and max_tokens
    * @returns {ContextUsage}
    * @throws {WebGemmaError} "bad-request", "empty-message"
    */
   measure(request) {
     const checked = this.#check(request);
-    const count = this.#encode(checked.messages, checked).length;
-    const remaining = this.#context - count;
-    return { prompt_tokens: count, context: this.#context, remaining_tokens: remaining, fits: remaining > 0 };
+    const usage = (/** @type {number} */ count) => {
+      const remaining = this.#context - count;
+      return { prompt_tokens: count, context: this.#context, remaining_tokens: remaining, fits: remaining > 0 };
+    };
+    try {
+      const { ids, dropped } = this.#fitted(checked);
+      return { ...usage(ids.length), ...(dropped.length > 0 ? { dropped_messages: dropped } : {}) };
+    } catch (error) {
+      if (!(error instanceof WebGemmaError && error.code === "context-exceeded")) throw error;
+      return usage(this.#encode(checked.messages, checked).length);
+    }
   }
 
   /**
@@ -153,6 +160,13 @@ export class Completions {
     if (checked.thinking && !(this.#template.takesThinking && known("<channel|>")))
       throw bad("thinking: this model's chat template has no switch for it");
     return checked;
+  }
+
+  /** @param {CheckedRequest} request */
+  #fitted(request) {
+    const encode = (/** @type {ChatMessage[]} */ some) => this.#encode(some, request);
+    const { maxTokens, dropOldest } = request;
+    return fit(request.messages, { encode, context: this.#context, maxTokens, dropOldest });
   }
 
   /**

@@ -181,7 +181,12 @@ test("drop_oldest leaves out whole turns, tells which, keeps the system's messag
   const model = new FakeModel(says("ok"));
   const completions = completionsOver(model, { context: 128 });
   await assert.rejects(completions.create({ messages }), { code: "context-exceeded" });
+  const bare = completions.measure({ messages });
+  assert.deepEqual([bare.fits, bare.dropped_messages, bare.remaining_tokens], [false, undefined, 128 - bare.prompt_tokens]);
+  const measured = completions.measure({ messages, context_overflow: "drop_oldest" });
   const first = await completions.create({ messages, context_overflow: "drop_oldest" });
+  assert.equal(measured.prompt_tokens, first.usage.prompt_tokens);
+  assert.deepEqual([measured.dropped_messages, measured.fits], [first.dropped_messages, true]);
   const dropped = first.dropped_messages;
   assert.ok(dropped.length >= 2 && dropped.length % 2 === 0 && dropped[0] === 1);
   assert.ok(first.usage.prompt_tokens <= 96);
@@ -190,7 +195,9 @@ test("drop_oldest leaves out whole turns, tells which, keeps the system's messag
   const second = await completions.create({ messages: next, context_overflow: "drop_oldest", stream: true });
   const [chunk] = await collect(second);
   assert.deepEqual(chunk.dropped_messages, dropped);
-  await assert.rejects(completions.create({ ...ask("word ".repeat(300)), context_overflow: "drop_oldest" }), { code: "context-exceeded" });
+  const hopeless = { ...ask("word ".repeat(300)), context_overflow: "drop_oldest" };
+  await assert.rejects(completions.create(hopeless), { code: "context-exceeded" });
+  assert.equal(completions.measure(hopeless).fits, false);
 });
 
 test("measure tells what a conversation takes, tools included", () => {
