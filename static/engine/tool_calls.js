@@ -144,7 +144,8 @@ export class CallReader {
     if (character === "[") return this.#begin("]");
     const end = this.#written.slice(this.#at).search(/[,\]}]/);
     if (end < 0) return false;
-    const bare = this.#written.slice(this.#at, this.#at + end).trim();
+    const written = this.#written.slice(this.#at, this.#at + end).trim();
+    const bare = written === "None" ? "null" : written; // as released templates show it to the model
     if (!isJson(bare)) this.fail(`${JSON.stringify(bare)} at ${this.#at} is no value`);
     this.#json += bare;
     this.#at += end;

@@ -192,9 +192,9 @@ function read(pieces) {
 }
 
 test("a call in Gemma's form, with texts that look like the form itself, however it is cut", () => {
-  const written = `call:f{a:${QUOTE}x,}]{"y":\n😀${QUOTE}, n : -3.5e2,b:true,${QUOTE}a:b${QUOTE}:null, l:[1,[], {}],o:{k:${QUOTE}${QUOTE}}} `;
+  const written = `call:f{a:${QUOTE}x,}]{"y":\n😀${QUOTE}, n : -3.5e2,b:true,${QUOTE}a:b${QUOTE}:null,p:None, l:[1,[], {}],o:{k:${QUOTE}${QUOTE}}} `;
   const whole = read([written]);
-  assert.deepEqual([whole[0], JSON.parse(whole[1])], ["f", { a: 'x,}]{"y":\n😀', n: -350, b: true, "a:b": null, l: [1, [], {}], o: { k: "" } }]);
+  assert.deepEqual([whole[0], JSON.parse(whole[1])], ["f", { a: 'x,}]{"y":\n😀', n: -350, b: true, "a:b": null, p: null, l: [1, [], {}], o: { k: "" } }]);
   const random = uniforms(17);
   for (let cut = 0; cut < 200; cut++) {
     const pieces = [...written].reduce((list, c) => (random() < 0.3 ? [...list, c] : [...list.slice(0, -1), (list.at(-1) ?? "") + c]), []);
