@@ -19,9 +19,14 @@ def summary(result: Result) -> str:
         f"{result['model']}, {result['build']} build, {adapter['vendor']} {adapter['architecture']}, "
         f"page {result['visible']}",
         f"{result['browser']}",
-        f"load               {load['total'] / 1000:.1f} s: fetch {load['fetch'] / 1000:.1f}, "
-        f"verify {load['verify'] / 1000:.1f}, last upload {load['upload'] / 1000:.1f}, "
-        f"compile {load['compile'] / 1000:.1f}; upload alone {load['uploadBytesPerSecond'] / 1e9:.2f} GB/s",
+        f"load               {load['total'] / 1000:.1f} s: create {load['create'] / 1000:.1f}, "
+        f"weights {load['weights'] / 1000:.1f}, compile after them {load['compile'] / 1000:.1f}; "
+        f"upload alone {load['uploadBytesPerSecond'] / 1e9:.2f} GB/s",
+        *(
+            f"visit {number}            {visit['firstToken'] / 1000:.2f} s to the first token, "
+            f"{visit['networkBytes'] / 1e6:.0f} MB from the network, {visit['cachedBytes'] / 1e6:.0f} MB stored"
+            for number, visit in enumerate(result["visits"], 1)
+        ),
         f"GPU memory         {stats['gpuBytes'] / 1e6:.0f} MB: weights {memory['weights'] / 1e6:.0f}, "
         f"per-layer embeddings {memory['perLayerEmbeddings'] / 1e6:.0f}, K/V {memory['caches'] / 1e6:.0f}, "
         f"other {memory['other'] / 1e6:.0f}",

@@ -6,6 +6,7 @@
 /** @import { StepTime } from "./kernel_times.js" */
 /** @import { LoadTimes } from "./load.js" */
 /** @import { MemoryParts } from "./memory.js" */
+/** @import { Visit } from "./visits.js" */
 import { requestDevice } from "../engine/gpu.js";
 import { fetchManifest } from "../engine/manifest_fetch.js";
 import { countCreations, heapBytes } from "./allocations.js";
@@ -17,6 +18,7 @@ import { measureMachine } from "./machine.js";
 import { memoryParts } from "./memory.js";
 import { FORMAT } from "./result.js";
 import { figure } from "./statistics.js";
+import { timeVisits } from "./visits.js";
 
 const WARM_UP_MS = 300;
 const WARM_UP_TOKENS = 8;
@@ -33,6 +35,7 @@ const TOKEN = 100;
  * @property {number} runs  of each measurement; the median is reported
  * @property {number} tokens  decoded per run
  * @property {boolean} kernels  time each kernel with timestamp queries
+ * @property {number} visits  loads as the chat makes them, with the browser's storage
  * @property {string} version  of the page
  * @property {(text: string) => void} log
  * @property {(done: number, text: string) => void} [progress]  done: 0 to 1
@@ -60,6 +63,7 @@ const TOKEN = 100;
  * @property {{ runs: number, tokens: number }} options
  * @property {number} difference  of logits between prefill and token by token
  * @property {LoadTimes & { uploadBytesPerSecond: number }} load
+ * @property {Visit[]} visits
  * @property {Record<string, any>} stats
  * @property {MemoryParts} memory
  * @property {Record<string, Speed>} prefill  by prompt length, to the first token
@@ -86,9 +90,11 @@ async function timed(action) {
 export async function bench(options) {
   requireVisible();
   const { url, build, context, log, progress = () => {} } = options;
-  const started = performance.now();
   const manifest = await fetchManifest(url, fetch);
   checkLengths(options, context ?? manifest.context.default);
+  const onVisit = (/** @type {number} */ visit) => progress(0, `Loading as the chat does, ${visit + 1} of ${options.visits}`);
+  const visits = await timeVisits({ url, build, context, count: options.visits, onVisit });
+  log(`visits: ${JSON.stringify(visits)}`);
   const { device, adapterInfo, buildName } = await requestDevice(manifest.builds, { force: build });
   /** @type {string[]} */
   const errors = [];
@@ -96,6 +102,7 @@ export async function bench(options) {
   try {
     progress(0, "Loading the model");
     const onProgress = (/** @type {number} */ share) => progress(0.2 * share, "Loading the model");
+    const started = performance.now();
     const { model, load } = await loadModel({ manifest, buildName, device, url, context, started, onProgress });
     log(`loaded: ${JSON.stringify(load)}`);
     const measured = await measure(model, manifest, buildName, device, options);
@@ -116,6 +123,7 @@ export async function bench(options) {
       visible: document.visibilityState,
       options: { runs: options.runs, tokens: options.tokens },
       load: { ...load, uploadBytesPerSecond },
+      visits,
       ...measured,
     };
   } finally {

@@ -1,27 +1,23 @@
 /** @import { Manifest, BuildSpec } from "../engine/manifest.js" */
-import { download } from "../engine/download.js";
 import { loadWeights } from "../engine/loader.js";
 import { fileAt } from "../engine/manifest.js";
 import { Model } from "../engine/model.js";
-import { createHash } from "../engine/sha256.js";
+import { ShardSource } from "../engine/shard_source.js";
+import { transfersInWorkers } from "../engine/transfer_pool.js";
 import { Uploader } from "../engine/upload.js";
-import { BusyTime } from "./busy_time.js";
 
 const UPLOAD_SAMPLE_BYTES = 32 * 2 ** 20;
 const UPLOAD_SAMPLES = 8;
 
 /**
- * Where the time until the first answer goes, in milliseconds; everything comes from the server, nothing from the
- * browser's storage. Stages overlap: a file is hashed while it arrives, and uploaded while others arrive.
+ * Where the time until the first answer goes, in milliseconds; everything comes from the server, nothing from the browser's storage.
  *
  * @typedef {object} LoadTimes
- * @property {number} total  from the manifest to the compiled kernels of the first answer
+ * @property {number} total  from the wasm's request to the compiled kernels of the first answer
  * @property {number} create  instantiating the wasm, allocating, recording
- * @property {number} fetch  during which at least one file was on its way
- * @property {number} verify  spent hashing
- * @property {number} upload  from the last hash until everything is in GPU memory
+ * @property {number} weights  until they are fetched, verified and in GPU memory, each while the others are under way
  * @property {number} compile  what remained of it once the weights were there
- * @property {number} bytes  of the files
+ * @property {number} bytes  of the weights
  */
 
 /**
@@ -33,45 +29,22 @@ const UPLOAD_SAMPLES = 8;
  * @param {GPUDevice} parts.device
  * @param {string} parts.url
  * @param {number} [parts.context]
- * @param {number} parts.started  performance.now() before the manifest was asked for
+ * @param {number} parts.started  performance.now() at the start
  * @param {(share: number) => void} parts.onProgress  0 to 1
  * @returns {Promise<{ model: Model, load: LoadTimes }>}
  */
 export async function loadModel({ manifest, buildName, device, url, context, started, onProgress }) {
   const build = /** @type {BuildSpec} */ (manifest.builds[buildName]);
-  const [fetching, verifying] = [new BusyTime(), new BusyTime()];
-  let verifiedAt = 0;
-  const files = {
-    baseUrl: url,
-    /** @type {typeof globalThis.fetch} */
-    fetch: (input, init) => {
-      fetching.begin();
-      return fetch(input, init);
-    },
-    /** Files are hashed while they arrive; the digest is taken when one is whole. */
-    newHash: async () => {
-      const hash = await createHash();
-      return {
-        init: () => hash.init(),
-        update: (/** @type {Uint8Array} */ bytes) => verifying.during(() => hash.update(bytes)),
-        digest: () => {
-          const digest = verifying.during(() => hash.digest());
-          fetching.end();
-          verifiedAt = performance.now();
-          return digest;
-        },
-      };
-    },
-  };
-  const wasmBytes = await download(fileAt(manifest, build.wasm), files);
+  /** @type {typeof fetch} */
+  const fetchBytes = (input, init) => fetch(input, init);
+  const source = new ShardSource({ manifest, baseUrl: url, fetch: fetchBytes, transfers: transfersInWorkers(url) });
+  const wasmBytes = await source.file(fileAt(manifest, build.wasm));
   const before = performance.now();
   const model = await Model.create({ manifest, build: buildName, device, wasmBytes, context });
   const created = performance.now();
   try {
     await loadWeights({
-      ...files,
-      manifest,
-      device,
+      ...{ manifest, device, source },
       bufferOf: (name) => model.tensorBuffer(name),
       onProgress: ({ loadedBytes, totalBytes }) => onProgress(loadedBytes / totalBytes),
     });
@@ -79,16 +52,7 @@ export async function loadModel({ manifest, buildName, device, url, context, sta
     await model.record();
     const now = performance.now();
     const bytes = manifest.files.reduce((sum, file) => sum + (file.role === "shard" ? file.bytes : 0), 0);
-    const load = {
-      total: now - started,
-      create: created - before,
-      fetch: fetching.total,
-      verify: verifying.total,
-      upload: loaded - verifiedAt,
-      compile: now - loaded,
-      bytes,
-    };
-    return { model, load };
+    return { model, load: { total: now - started, create: created - before, weights: loaded - created, compile: now - loaded, bytes } };
   } catch (error) {
     await model.dispose();
     throw error;

@@ -8,7 +8,7 @@ import { parseResult } from "./result.js";
 const query = new URLSearchParams(location.search);
 /** Where static/ and models/ are: also an exported site has them side by side. */
 const ROOT = new URL("../../", location.href);
-const DEFAULTS = { model: "demo", build: "", prefill: "32,128,512", decode: "32,512,1024", context: "", runs: "5", tokens: "32" };
+const DEFAULTS = { model: "demo", build: "", prefill: "32,128,512", decode: "32,512,1024", context: "", runs: "5", tokens: "32", visits: "2" };
 const form = byId("options", HTMLFormElement);
 const output = byId("output", HTMLElement);
 const problem = byId("problem", HTMLElement);
@@ -56,6 +56,7 @@ function options(version) {
     runs: Number(text("runs")),
     tokens: Number(text("tokens")),
     kernels: data.has("kernels"),
+    visits: Number(text("visits")),
     version,
     log,
     progress(done, text) {

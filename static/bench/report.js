@@ -94,13 +94,11 @@ function plots(results, names) {
     ),
     ...named.map(({ result: { load }, name }) =>
       partsBar(
-        ["Load: stages, partly at the same time", name].filter(Boolean).join(", "),
+        ["Load from the server, nothing stored", name].filter(Boolean).join(", "),
         [
-          { name: "fetch", value: load.fetch },
-          { name: "verify", value: load.verify },
-          { name: "upload", value: load.upload },
-          { name: "compile", value: load.compile },
           { name: "create", value: load.create },
+          { name: "weights", value: load.weights },
+          { name: "compile", value: load.compile },
         ],
         milliseconds,
       ),
@@ -146,7 +144,11 @@ function details(result) {
     ["dispatches", `${stats.dispatchesPerToken} a token, ${stats.stepsInFlight} steps in flight`],
     ["GPU objects", `${allocations.encoders} command encoders for ${allocations.tokens} tokens; others created: ${created.join(", ") || "none"}`],
     ["JavaScript", heap === null ? "bytes a token unknown" : `${formatBytes(heap)} a token`],
-    ["load", `${milliseconds(load.total)} for ${formatBytes(load.bytes)}: create ${milliseconds(load.create)}, fetch ${milliseconds(load.fetch)}, verify ${milliseconds(load.verify)}, last upload ${milliseconds(load.upload)}, compile after it ${milliseconds(load.compile)}`],
+    ["load", `${milliseconds(load.total)} for ${formatBytes(load.bytes)}: create ${milliseconds(load.create)}, weights ${milliseconds(load.weights)}, compile after them ${milliseconds(load.compile)}`],
+    ...result.visits.map((visit, i) => [
+      `visit ${i + 1}`,
+      `${milliseconds(visit.firstToken)} to the first token, ready after ${milliseconds(visit.ready)}, all of it after ${milliseconds(visit.complete)}; ${formatBytes(visit.networkBytes)} from the network, ${formatBytes(visit.cachedBytes)} from the browser's storage`,
+    ]),
     ["upload alone", `${formatBytes(load.uploadBytesPerSecond)}/s, so ${milliseconds((1000 * load.bytes) / load.uploadBytesPerSecond)} for this model`],
     ["memory", `${formatBytes(stats.gpuBytes)}: weights ${formatBytes(memory.weights)}, per-layer embeddings ${formatBytes(memory.perLayerEmbeddings)}, K/V caches ${formatBytes(memory.caches)}, other ${formatBytes(memory.other)}`],
     ["this GPU", machine ? `reads ${formatBytes(machine.bytesPerSecond)}/s, ${rate(machine.flopsPerSecond / 1e9)} GFLOP/s in f32, ${microseconds(machine.launchMicroseconds)} µs for a dispatch that waits for another` : "not measured: no timestamp queries here"],

@@ -11,8 +11,8 @@ import { timeKernels } from "../../static/bench/kernel_times.js";
 import { memoryParts } from "../../static/bench/memory.js";
 import { layout, stack, ticks } from "../../static/bench/plot_layout.js";
 import { FORMAT, parseResult } from "../../static/bench/result.js";
-import { BusyTime } from "../../static/bench/busy_time.js";
 import { compare, figure, median } from "../../static/bench/statistics.js";
+import { timeVisits } from "../../static/bench/visits.js";
 
 const CONFIG = { sliding_window: 8, num_attention_heads: 4 };
 const CONTEXT = 64;
@@ -156,20 +156,25 @@ test("memory by part adds up to what the model holds", () => {
   assert.deepEqual(memoryParts(manifest, build, 100, () => 10), { weights: 20, perLayerEmbeddings: 10, caches: 20, other: 50 });
 });
 
-test("overlapping downloads count once", () => {
-  let now = 0;
-  const busy = new BusyTime(() => now);
-  const at = (time, what) => {
-    now = time;
-    busy[what]();
+test("visits: the first may download, the next one waits until everything is stored", async () => {
+  const told = [{ networkBytes: 60, cachedBytes: 40 }, { networkBytes: 0, cachedBytes: 100 }];
+  const calls = [];
+  const load = async (url, { onProgress, context }) => {
+    calls.push(`load ${url} ${context}`);
+    const progress = told.shift();
+    onProgress({ stage: "download", ...progress });
+    onProgress({ stage: "compile" });
+    let polls = 0;
+    return {
+      logits: async (ids) => calls.push(`logits of ${ids.length}`),
+      stats: async () => ({ complete: ++polls > 1 }),
+      dispose: async () => calls.push("dispose"),
+    };
   };
-  at(0, "begin");
-  at(2, "begin");
-  at(5, "end");
-  at(6, "end");
-  at(10, "begin");
-  at(11, "end");
-  assert.equal(busy.total, 7);
+  const visits = await timeVisits({ url: "/m/", context: 64, count: 2, load });
+  assert.deepEqual(calls, ["load /m/ 64", "logits of 4", "dispose", "load /m/ 64", "logits of 4", "dispose"]);
+  assert.deepEqual(visits.map(({ networkBytes, cachedBytes }) => [networkBytes, cachedBytes]), [[60, 40], [0, 100]]);
+  for (const { ready, firstToken, complete } of visits) assert.ok(ready <= firstToken && firstToken < complete);
 });
 
 test("creations are counted by method, and only while the action runs", async () => {
@@ -253,7 +258,7 @@ test("the parts of a bar follow each other", () => {
 function resultWith(ms, tokens = 10) {
   const speed = { median: ms, min: ms - 1, max: ms + 1, tokensPerSecond: 1 };
   return {
-    ...{ format: FORMAT, prefill: { 32: speed }, load: { total: 1000 }, memory: {}, adapter: {}, allocations: {}, kernels: {} },
+    ...{ format: FORMAT, prefill: { 32: speed }, load: { total: 1000 }, memory: {}, adapter: {}, allocations: {}, kernels: {}, visits: [] },
     decode: { 64: { ...speed, wallMicroseconds: (1000 * ms) / tokens, gpuMicroseconds: null } },
     ...{ stats: { gpuBytes: 2e6, dispatchesPerToken: 7 }, options: { runs: 3, tokens } },
   };

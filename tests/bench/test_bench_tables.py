@@ -20,12 +20,12 @@ def result(ms: float = 20.0, gpu: float | None = 1500.0, **changes: Any) -> dict
         "adapter": {"vendor": "acme", "architecture": "x1"},
         "load": {
             "total": 2500,
-            "fetch": 1000,
-            "verify": 500,
-            "upload": 100,
+            "create": 1000,
+            "weights": 1450,
             "compile": 50,
             "uploadBytesPerSecond": 2e9,
         },
+        "visits": [{"firstToken": 1234, "networkBytes": 0, "cachedBytes": 2e6}],
         "stats": {"gpuBytes": 30e6, "dispatchesPerToken": 288},
         "memory": {"weights": 20e6, "perLayerEmbeddings": 5e6, "caches": 4e6, "other": 1e6},
         "allocations": {"tokens": 32, "encoders": 32, "created": {}, "heapBytesPerToken": 2100.4},
@@ -46,6 +46,7 @@ def test_summary_has_every_figure_that_the_page_measured() -> None:
     for part in (
         "demo, f32 build, acme x1, page visible",
         "2.5 s",
+        "1.23 s to the first token, 0 MB from the network, 2 MB stored",
         "2.00 GB/s",
         "30 MB",
         "288 dispatches",
