@@ -1,0 +1,71 @@
+"""A scripted engine under the real page: what the page does needs no model, no GPU, and about a second a test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, Route
+
+MODULE = Path(__file__).with_name("fake_engine.js")
+
+
+class FakeEngine:
+    """Takes the place of static/engine/engine.js in `page`; make it before the page is opened.
+
+    fake_engine.js says what an answer's script and the set-up may hold.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self._models: Sequence[dict[str, Any]] | None = None
+        page.route("**/static/engine/engine.js", self._module)
+        page.route("**/api/models", self._list)
+
+    def _module(self, route: Route) -> None:
+        route.fulfill(path=MODULE, content_type="text/javascript")
+
+    def _list(self, route: Route) -> None:
+        """What the server says about its models, but that all of them are built."""
+        response = route.fetch()
+        listing = response.json()
+        listing["models"] = [
+            {**model, "state": "ready", "title": f"The {model['name']} model", "bytes": 22_400_000, "context": 2048}
+            for model in listing["models"]
+        ]
+        if self._models is not None:
+            listing["models"] = [{**listing["models"][0], **model} for model in self._models]
+        route.fulfill(response=response, body=json.dumps(listing))
+
+    def serve_models(self, *models: dict[str, Any]) -> None:
+        """The models that GET api/models lists from now on: at least a name each."""
+        self._models = models
+
+    def set_up(self, **setup: Any) -> None:
+        """How the next page's engine loads: progress, error, hold, context, thinking, manifest, stats."""
+        self.page.add_init_script(f"globalThis.fakeEngineSetup = {json.dumps(setup)};")
+
+    def answer(self, text: str = "", **script: Any) -> None:
+        """Script the answer to the next request that has none yet: thoughts, rate, hold_after, finish, error, usage."""
+        self.page.evaluate("(script) => fakeEngine.answers.push(script)", {"text": text, **script})
+
+    def release(self) -> None:
+        """Let what is held (hold, hold_after) go on."""
+        self.page.evaluate("fakeEngine.release()")
+
+    def emit(self, kind: str, text: str, **more: Any) -> None:
+        """Tell the page an engine's event."""
+        self.page.evaluate("(event) => fakeEngine.emit(event)", {"type": kind, "text": text, **more})
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """The completions that the page has asked for."""
+        asked: list[dict[str, Any]] = self.page.evaluate("fakeEngine.requests")
+        return asked
+
+    def count(self, what: str) -> int:
+        """How often the page has called it: loads, resets, disposed."""
+        times: int = self.page.evaluate("(what) => fakeEngine[what]", what)
+        return times
