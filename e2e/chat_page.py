@@ -28,11 +28,11 @@ class ChatPage:
     def __init__(self, page: Page, address: str) -> None:
         self.page = page
         self.address = address
-        self.message = page.get_by_role("textbox", name="Message")
-        self.send = page.get_by_role("button", name="Send")
-        self.stop = page.get_by_role("button", name="Stop")
-        self.new_chat = page.get_by_role("button", name="New chat")
-        self.retry = page.get_by_role("button", name="Retry")
+        self.message = page.get_by_role("textbox", name="Message", exact=True)
+        self.send = page.get_by_role("button", name="Send", exact=True)
+        self.stop = page.get_by_role("button", name="Stop", exact=True)
+        self.new_chat = page.get_by_role("button", name="New chat", exact=True)
+        self.retry = page.get_by_role("button", name="Retry", exact=True)
         self.log = page.get_by_role("log")
         self.articles = self.log.get_by_role("article")
 
@@ -84,7 +84,7 @@ class ChatPage:
 
     def limit_answers(self, tokens: int | None) -> None:
         """Set the longest answer in the settings; None: no limit."""
-        self.page.get_by_role("button", name="Settings").click()
+        self.page.get_by_role("button", name="Settings", exact=True).click()
         field = self.page.get_by_role("spinbutton", name="Longest answer, in tokens")
         field.fill("" if tokens is None else str(tokens))
         field.press("Tab")

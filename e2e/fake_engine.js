@@ -153,7 +153,7 @@ export class Engine {
  */
 async function* answer(script, { prompt, limit, signal }) {
   const thoughts = tokensOf(script.thoughts ?? "").map((text) => ({ type: "reasoning", text }));
-  const said = (script.chunks ?? tokensOf(script.text ?? "")).map((text) => ({ type: "text", text }));
+  const said = (script.chunks ?? tokensOf(script.text ?? "")).map((text) => ({ type: "content", text }));
   const parts = [...thoughts, ...said];
   const start = performance.now();
   let done = 0;

@@ -1,46 +1,57 @@
-/** @import { Role, Turn } from "./types.js" */
-
-let nextId = 1;
+/** @import { ChatMessage, Role, Turn } from "./types.js" */
 
 /**
  * @param {Role} role
  * @param {string} text
+ * @param {string | null} parent  the turn that it follows
+ * @param {Partial<Turn>} [more]
  * @returns {Turn}
  */
-export function newTurn(role, text) {
-  return { id: nextId++, role, text, state: role === "user" ? "done" : "streaming" };
+export function newTurn(role, text, parent, more = {}) {
+  const now = Date.now();
+  const state = role === "user" ? "done" : "streaming";
+  return { id: crypto.randomUUID(), parent, role, text, state, created: now, changed: now, ...more };
 }
 
 /**
- * A turn of an earlier page, as one of this page.
+ * An answer that nobody writes any more. Its time stays: a tab that does write it yet knows better.
  *
  * @param {Turn} turn
  * @returns {Turn}
  */
-export function adopted(turn) {
-  const own = { ...turn, id: nextId++ };
-  if (turn.state !== "streaming") return own;
-  return { ...own, state: "error", failure: { code: "interrupted", message: "The page was closed while this answer was written.", hint: "" } };
+export function interrupted(turn) {
+  if (turn.state !== "streaming") return turn;
+  return { ...turn, state: "error", failure: { code: "interrupted", message: "The page was closed while this answer was written.", hint: "" } };
+}
+
+/** @param {Turn} turn  an answer; one that was cut off at a limit or stopped can be gone on with */
+export function canContinue({ role, state, finishReason, text }) {
+  return role === "assistant" && state === "done" && (finishReason === "length" || finishReason === "abort") && text.trim() !== "";
 }
 
 /**
  * The messages that answer `answerId`: everything before it. A question whose answer failed or stayed empty (stopped at
- * once) is left out with it, since the chat template wants user and model to alternate.
+ * once) is left out with it, since the chat template wants user and model to alternate. Thoughts are not part of the history.
  *
- * @param {Turn[]} turns
- * @param {number} answerId
- * @returns {{ role: Role, content: string }[]}
+ * @param {Turn[]} turns  of one branch
+ * @param {string} answerId
+ * @param {object} [options]
+ * @param {string} [options.system]  the system prompt
+ * @param {boolean} [options.continued]  the answer's own text is the last message
+ * @param {(turn: Turn) => string} [options.contentOf]  what the model reads of a question
+ * @returns {ChatMessage[]}
  */
-export function messagesFor(turns, answerId) {
+export function messagesFor(turns, answerId, { system = "", continued = false, contentOf = ({ text }) => text } = {}) {
   const end = turns.findIndex((turn) => turn.id === answerId);
-  /** @type {{ role: Role, content: string }[]} */
-  const messages = [];
+  /** @type {ChatMessage[]} */
+  const messages = system.trim() === "" ? [] : [{ role: "system", content: system }];
   for (let i = 0; i + 1 < end; i += 2) {
     const [question, answer] = [turns[i], turns[i + 1]];
     if (!question || !answer?.text.trim() || answer.state === "error") continue;
-    messages.push({ role: "user", content: question.text }, { role: "assistant", content: answer.text });
+    messages.push({ role: "user", content: contentOf(question) }, { role: "assistant", content: answer.text });
   }
   const question = turns[end - 1];
-  if (question) messages.push({ role: "user", content: question.text });
+  if (question) messages.push({ role: "user", content: contentOf(question) });
+  if (continued) messages.push({ role: "assistant", content: turns[end]?.text ?? "" });
   return messages;
 }

@@ -1,0 +1,144 @@
+/**
+ * Every text that the scripts put on the page, in one place and one language, so that another one is another file of this shape.
+ */
+
+const LOCALE = "en";
+const plurals = new Intl.PluralRules(LOCALE);
+
+/**
+ * @param {number} count
+ * @param {{ one: string, other: string }} forms  "#" stands for the number
+ * @returns {string}
+ */
+function plural(count, forms) {
+  const form = /** @type {Record<string, string>} */ (forms)[plurals.select(count)] ?? forms.other;
+  return form.replace("#", new Intl.NumberFormat(LOCALE).format(count));
+}
+
+export const strings = {
+  locale: LOCALE,
+
+  turn: {
+    question: "Your message",
+    answer: "Answer",
+    copy: "Copy",
+    copied: "Copied",
+    copyRefused: "Not allowed",
+    edit: "Edit",
+    editLabel: "Edit your message",
+    editSend: "Ask again",
+    cancel: "Cancel",
+    regenerate: "Regenerate",
+    continue: "Continue",
+    retry: "Retry",
+    stopped: "Stopped",
+    cut: "Cut at the length limit",
+    elsewhere: "Being written in another tab",
+    tokens: (/** @type {number} */ count) => plural(count, { one: "# token", other: "# tokens" }),
+    rate: (/** @type {string} */ rate) => `${rate} tokens/s`,
+    version: (/** @type {number} */ index, /** @type {number} */ count) => `${index} / ${count}`,
+    versions: (/** @type {number} */ index, /** @type {number} */ count) => `Version ${index} of ${count}`,
+    previous: "Previous version",
+    next: "Next version",
+    thinking: "Thinking…",
+    thought: (/** @type {number} */ seconds) =>
+      seconds < 1 ? "Thoughts" : plural(Math.round(seconds), { one: "Thought for # second", other: "Thought for # seconds" }),
+    dropped: (/** @type {number} */ count) =>
+      plural(count, {
+        one: "The oldest turn no longer fits: the model answered without it.",
+        other: "The # oldest turns no longer fit: the model answered without them.",
+      }),
+    readFrom: "The model read from here on",
+  },
+
+  announce: {
+    building: "The model is being built on the server.",
+    loading: "The model is loading.",
+    ready: "The model is ready.",
+    newChat: "New chat.",
+    opened: (/** @type {string} */ title) => `Opened: ${title}`,
+    answering: "Answering.",
+    stopped: "Stopped.",
+    goesOn: "The whole answer is in the conversation.",
+    version: (/** @type {number} */ index, /** @type {number} */ count) => `Version ${index} of ${count}.`,
+  },
+
+  sidebar: {
+    untitled: "New chat",
+    menu: (/** @type {string} */ title) => `More for ${title}`,
+    rename: "Rename",
+    exportMarkdown: "Export as Markdown",
+    exportJson: "Export as JSON",
+    remove: "Delete",
+    renameLabel: "New title",
+    deleted: (/** @type {string} */ title) => `“${title}” was deleted.`,
+    undo: "Undo",
+    dismiss: "Dismiss",
+    none: "No conversations yet. They are kept in this browser, and nowhere else.",
+    notKept: "This window keeps nothing: its conversations end with it.",
+    noMatch: "Nothing found.",
+    matches: (/** @type {number} */ count) => plural(count, { one: "# conversation found.", other: "# conversations found." }),
+    imported: (/** @type {number} */ count) => plural(count, { one: "# conversation imported.", other: "# conversations imported." }),
+    exported: (/** @type {number} */ count) => plural(count, { one: "# conversation exported.", other: "# conversations exported." }),
+    notImported: (/** @type {string} */ reason) => `Nothing was imported: ${reason}.`,
+    today: "Today",
+    yesterday: "Yesterday",
+    week: "Last 7 days",
+    month: "Last 30 days",
+  },
+
+  files: {
+    name: "webgemma-conversations",
+    notJson: "the file is not JSON",
+    notOurs: "the file has no conversations of WebGemma",
+    tooLarge: "the file is larger than 200 MB",
+    conversation: (/** @type {number} */ index, /** @type {string} */ problem) => `conversation ${index}: ${problem}`,
+    you: "You",
+    model: (/** @type {string} */ name) => name,
+    thoughts: "Thoughts",
+  },
+
+  settings: {
+    presets: { precise: "Precise", balanced: "Balanced", creative: "Creative" },
+    balancedNote: "The model's own defaults",
+    savePreset: "Save as preset",
+    presetName: "Name of the preset",
+    save: "Save",
+    deletePreset: (/** @type {string} */ name) => `Delete the preset ${name}`,
+    presetSaved: (/** @type {string} */ name) => `The preset ${name} is saved.`,
+    presetDeleted: (/** @type {string} */ name) => `The preset ${name} is deleted.`,
+    presetNeedsName: "Give the preset a name of its own.",
+    forNew: "Use for new chats",
+    forNewDone: "New chats begin with these settings.",
+    greedy: "0, always the likeliest",
+    labels: {
+      temperature: "Temperature",
+      topP: "Top-p",
+      topK: "Top-k",
+      minP: "Min-p",
+      repetitionPenalty: "Repetition penalty",
+      frequencyPenalty: "Frequency penalty",
+      presencePenalty: "Presence penalty",
+      seed: "Seed",
+      maxTokens: "Longest answer, in tokens",
+      thinkingBudget: "Longest thoughts, in tokens",
+    },
+    help: {
+      temperature: "Low values repeat what is most likely, high values surprise.",
+      topP: "Of the likeliest tokens, as many as together have this probability.",
+      topK: "At most so many of the likeliest tokens; 0: all.",
+      minP: "Only tokens with this share of the likeliest one's probability.",
+      repetitionPenalty: "Above 1: tokens of the conversation come again more rarely.",
+      frequencyPenalty: "The more often a token was written, the rarer it gets.",
+      presencePenalty: "Tokens that were written once get rarer.",
+      seed: "The same seed gives the same answer to the same question.",
+      maxTokens: "",
+      thinkingBudget: "",
+    },
+    noNumber: { seed: "random", maxTokens: "no limit", thinkingBudget: "no limit" },
+    byDefault: (/** @type {number} */ value) => `default ${value}`,
+    range: (/** @type {string} */ label, /** @type {number} */ min, /** @type {number} */ max) => `${label}: from ${min} to ${max}.`,
+    wholeRange: (/** @type {string} */ label, /** @type {number} */ min, /** @type {number} */ max) =>
+      `${label}: a whole number from ${min} to ${max}.`,
+  },
+};
