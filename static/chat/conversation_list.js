@@ -3,7 +3,9 @@ import { strings } from "./strings.js";
 
 const DAY_MS = 86_400_000;
 /** How much of a text is shown around what was found in it, in characters. */
-const [BEFORE, AFTER] = [24, 60];
+const [BEFORE, AFTER] = [14, 60];
+/** Markdown's marks, which say nothing in a line of the list. */
+const MARKS = /[*`#>|_~]+/g;
 
 /**
  * The list under headings of time, such as "Yesterday".
@@ -58,7 +60,7 @@ export function search(conversations, query) {
   const words = folded(query).split(/\s+/).filter(Boolean);
   return conversations.flatMap((conversation) => {
     const title = folded(conversation.title);
-    const texts = conversation.turns.map(({ text }) => text);
+    const texts = conversation.turns.map(({ text }) => text.replace(MARKS, ""));
     const all = [title, ...texts.map(folded)].join("\n");
     if (!words.every((word) => all.includes(word))) return [];
     const [word = ""] = words.filter((candidate) => !title.includes(candidate));
