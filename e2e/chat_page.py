@@ -42,7 +42,7 @@ class ChatPage:
 
     def wait_until_ready(self) -> None:
         """Wait until the model is loaded. Raises AssertionError with the page's own message when it failed instead."""
-        problem = self.page.get_by_role("alert")
+        problem = self.page.locator("#failed:not([hidden])")
         self.page.locator("#message:enabled").or_(problem).first.wait_for(timeout=LOAD_MS)
         assert not problem.is_visible(), problem.text_content()
 

@@ -6,7 +6,7 @@ import { choosing, merged, newConversation, versionsOf } from "./tree.js";
 import { isBeingWritten, whenReleased } from "./turn_locks.js";
 import { interrupted } from "./turns.js";
 
-/** How long changes are gathered before they are written: an answer changes with every token. */
+/** How long the changes of an answer are gathered before they are written: it changes with every token. */
 const WRITE_AFTER_MS = 300;
 const LIST_AFTER_MS = 50;
 /** The conversation that a tab shows stands in its address: "#c=<id>". */
@@ -181,7 +181,9 @@ export class Library {
     if (conversation.turns.length === 0) return;
     if (previous.turns.length === 0 && conversation.id === previous.id) this.#setAddress(conversation.id);
     this.#changed = conversation;
-    this.#timer ??= setTimeout(() => void this.flush(), WRITE_AFTER_MS);
+    const writing = conversation.turns.some(({ state }) => state === "streaming");
+    if (!writing || conversation.turns.length !== previous.turns.length) void this.flush();
+    else this.#timer ??= setTimeout(() => void this.flush(), WRITE_AFTER_MS);
   }
 
   /** @param {Conversation} conversation */

@@ -174,7 +174,7 @@ export class Session {
     const { phase, answering, turns } = this.#store.state;
     const cut = turns.at(-1);
     if (!cut || cut.id !== id || !canContinue(cut) || phase !== "ready" || answering) return;
-    this.#store.updateTurn(id, { state: "streaming", finishReason: undefined });
+    this.#store.updateTurn(id, { state: "streaming", finishReason: undefined, failure: undefined });
     void this.#write(cut, { continued: true });
   }
 

@@ -24,9 +24,10 @@ export function interrupted(turn) {
   return { ...turn, state: "error", failure: { code: "interrupted", message: "The page was closed while this answer was written.", hint: "" } };
 }
 
-/** @param {Turn} turn  an answer; one that was cut off at a limit or stopped can be gone on with */
-export function canContinue({ role, state, finishReason, text }) {
-  return role === "assistant" && state === "done" && (finishReason === "length" || finishReason === "abort") && text.trim() !== "";
+/** @param {Turn} turn  an answer; one that reached a limit, was stopped or was cut off can be gone on with, if there is something of it */
+export function canContinue({ role, state, finishReason, failure, text }) {
+  const cut = state === "done" && (finishReason === "length" || finishReason === "abort");
+  return role === "assistant" && (cut || failure?.code === "interrupted") && text.trim() !== "";
 }
 
 /**

@@ -75,9 +75,10 @@ test("the system prompt comes first, and an answer that is gone on with last", (
   ]);
 });
 
-test("an answer that was cut or stopped can be gone on with, if there is something of it", () => {
-  const ends = [{ text: "b", finishReason: "length" }, { text: "b", finishReason: "abort" }, { text: "b", finishReason: "stop" }, { text: " ", finishReason: "abort" }];
-  assert.deepEqual(ends.map((end) => canContinue(turns({}, end)[1])), [true, true, false, false]);
+test("an answer that was cut, stopped or interrupted can be gone on with, if there is something of it", () => {
+  const interrupted = { text: "b", state: "error", failure: { code: "interrupted", message: "", hint: "" } };
+  const ends = [interrupted, { text: "b", finishReason: "length" }, { text: "b", finishReason: "abort" }, { text: "b", finishReason: "stop" }, { text: " ", finishReason: "abort" }];
+  assert.deepEqual(ends.map((end) => canContinue(turns({}, end)[1])), [true, true, true, false, false]);
 });
 
 test("the store tells listeners what changed, and leaves other turns alone", () => {
