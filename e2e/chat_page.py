@@ -25,9 +25,10 @@ class Answer:
 class ChatPage:
     """What a person can do on the page at `address`."""
 
-    def __init__(self, page: Page, address: str) -> None:
+    def __init__(self, page: Page, address: str, patience_ms: float = ANSWER_MS) -> None:
         self.page = page
         self.address = address
+        self.patience_ms = patience_ms
         self.message = page.get_by_role("textbox", name="Message", exact=True)
         self.send = page.get_by_role("button", name="Send", exact=True)
         self.stop = page.get_by_role("button", name="Stop", exact=True)
@@ -71,7 +72,7 @@ class ChatPage:
     def wait_for_answer(self) -> Answer:
         """Wait until the last answer is no longer being written."""
         article = self.answers.last
-        expect(article).not_to_have_attribute("data-state", "streaming", timeout=ANSWER_MS)
+        expect(article).not_to_have_attribute("data-state", "streaming", timeout=self.patience_ms)
         return Answer(
             text=article.inner_text().strip(),
             state=article.get_attribute("data-state") or "",
@@ -80,7 +81,7 @@ class ChatPage:
 
     def wait_for_first_words(self) -> None:
         """Wait until the answer has begun."""
-        expect(self.answers.last).to_have_text(re.compile(r"\S"), timeout=ANSWER_MS)
+        expect(self.answers.last).to_have_text(re.compile(r"\S"), timeout=self.patience_ms)
 
     def limit_answers(self, tokens: int | None) -> None:
         """Set the longest answer in the settings; None: no limit."""

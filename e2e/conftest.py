@@ -128,7 +128,7 @@ def fake_engine(page: Page) -> Iterator[FakeEngine]:
 @pytest.fixture
 def faked(fake_engine: FakeEngine, bare_address: str) -> ChatPage:
     """The page with a scripted engine, ready for the first question."""
-    chat = ChatPage(fake_engine.page, bare_address)
+    chat = ChatPage(fake_engine.page, bare_address, FAKE_MS)
     chat.open()
     chat.wait_until_ready()
     return chat

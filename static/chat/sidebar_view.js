@@ -1,4 +1,3 @@
-/** @import { Library } from "./library.js" */
 import { byId } from "./dom.js";
 
 /** Where there is room, the list stands beside the conversation; elsewhere it slides over it. */
@@ -62,13 +61,9 @@ export class Sidebar {
     this.#scrim.hidden = !over;
     this.#toggle.setAttribute("aria-expanded", String(open));
     for (const part of document.querySelectorAll("body > :is(header, main, footer)")) /** @type {HTMLElement} */ (part).inert = over;
-    if (over) {
-      this.#element.setAttribute("role", "dialog");
-      this.#element.setAttribute("aria-modal", "true");
-    } else {
-      this.#element.removeAttribute("role");
-      this.#element.removeAttribute("aria-modal");
-    }
+    this.#element.setAttribute("role", over ? "dialog" : "complementary");
+    if (over) this.#element.setAttribute("aria-modal", "true");
+    else this.#element.removeAttribute("aria-modal");
   }
 
   /** @param {boolean} open */
