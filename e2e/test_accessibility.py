@@ -1,4 +1,4 @@
-"""The page for everybody: axe finds nothing in any state, and keyboards, small screens and other ways to read and write work."""
+"""The page for everybody: axe finds nothing in any state; keyboards, small screens, other ways to read and write."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ RUN = """async (tags) => {
   const { violations } = await axe.run(document, { runOnly: { type: "tag", values: tags } });
   return violations.map(({ id, nodes }) => id + ": " + nodes.map(({ html }) => html.slice(0, 160)).join(" | "));
 }"""
+# Half-way through a transition contrasts are none.
+SETTLE = """() => Promise.all(document.getAnimations()
+  .filter((animation) => animation.effect.getTiming().iterations === 1).map((animation) => animation.finished))"""
+DIRECTIONS = "[...document.querySelectorAll('#log .block')].map((block) => getComputedStyle(block).direction)"
+EDGES = """() => ["#composer", ".chip", ".button", "article[data-role=user]", "[aria-current]"].filter((selector) => {
+  const { borderTopWidth, outlineStyle } = getComputedStyle(document.querySelector(selector));
+  return borderTopWidth === "0px" && outlineStyle === "none";
+})"""
+CHIPS = """() => [".chip:has(:checked)", ".chip:not(:has(:checked))"].map(
+  (selector) => getComputedStyle(document.querySelector(selector)).backgroundColor)"""
 ANSWER = """# A heading
 
 Some **bold** text with `code` and a [link](https://example.org).
@@ -39,10 +49,7 @@ def violations(page: Page) -> list[str]:
     """What axe finds in the page as it is."""
     if not page.evaluate("'axe' in globalThis"):
         page.evaluate(AXE.read_text("utf-8"))
-    # Half-way through a transition contrasts are none.
-    page.evaluate(
-        "Promise.all(document.getAnimations().filter((a) => a.effect.getTiming().iterations === 1).map((a) => a.finished))"
-    )
+    page.evaluate(SETTLE)
     found: list[str] = page.evaluate(RUN, RULES)
     return found
 
@@ -99,7 +106,7 @@ def test_axe_finds_nothing_before_the_model_is_there(page: Page, bare_address: s
         page.get_by_role("button", name="Build it now").click()
     expect(page.locator(panel)).to_be_visible()
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         assert violations(page) == []
     page.set_viewport_size({"width": 360, "height": 740})
     assert fits(page)
@@ -252,19 +259,19 @@ def test_text_that_runs_right_to_left_and_a_page_that_does(faked: ChatPage, fake
     page = faked.page
     fake_engine.answer("مرحبا بالعالم\n\nHello world")
     faked.ask("שלום")
-    directions = page.evaluate(
-        "[...document.querySelectorAll('#log .block')].map((e) => getComputedStyle(e).direction)"
-    )
-    assert directions == ["rtl", "ltr"]
+    assert page.evaluate(DIRECTIONS) == ["rtl", "ltr"]
     page.evaluate("document.documentElement.dir = 'rtl'")
     boxes = [page.locator(part).bounding_box() for part in ("#sidebar", "main")]
-    assert boxes[0] and boxes[1] and boxes[0]["x"] > boxes[1]["x"]
+    assert boxes[0] is not None
+    assert boxes[1] is not None
+    assert boxes[0]["x"] > boxes[1]["x"]
     assert fits(page)
     page.set_viewport_size({"width": 360, "height": 740})
     assert fits(page)
     Sidebar(page).toggle.click()
     box = page.locator("#sidebar").bounding_box()
-    assert box and round(box["x"] + box["width"]) == 360
+    assert box is not None
+    assert round(box["x"] + box["width"]) == 360
 
 
 def test_with_reduced_motion_nothing_moves(browser: Browser, bare_address: str) -> None:
@@ -289,15 +296,6 @@ def test_with_forced_colours_what_is_chosen_and_what_can_be_pressed_has_an_edge(
     faked.ask("Hello")
     page.emulate_media(forced_colors="active")
     page.get_by_role("button", name="Settings", exact=True).click()
-    edges = page.evaluate(
-        """['.chip:has(:checked)', '.chip', '.button', '#composer', 'article[data-role=user]', '#conversations [aria-current]']
-          .map((selector) => {
-            const style = getComputedStyle(document.querySelector(selector));
-            return [style.borderTopWidth, style.outlineStyle].join(' ');
-          })"""
-    )
-    assert all(edge.split()[0] != "0px" or edge.split()[1] != "none" for edge in edges), edges
-    chosen, other = page.evaluate(
-        "['.chip:has(:checked)', '.chip:not(:has(:checked))'].map((s) => getComputedStyle(document.querySelector(s)).backgroundColor)"
-    )
+    assert page.evaluate(EDGES) == []
+    chosen, other = page.evaluate(CHIPS)
     assert chosen != other

@@ -60,7 +60,7 @@ const { editLast } = mountConversation(byId("log", HTMLElement), store, session,
 mountComposer(store, session);
 mountNotice(byId("notice", HTMLElement), store);
 mountAnnouncer(byId("status", HTMLElement), store);
-const sidebar = mountLibrary(store, library, kept.kept);
+const sidebar = mountLibrary(store, library, kept);
 
 const newChat = byId("new-chat", HTMLButtonElement);
 const startNewChat = () => {

@@ -9,7 +9,7 @@ const [RECORD, SUMMARY] = ["conversation:", "summary:"];
 /** How earlier versions named the one conversation of each model, in idb-keyval's own database. */
 const OLD = "conversation:";
 
-/** @typedef {{ type: "changed" | "removed", id: string }} Change */
+/** @typedef {{ type: "changed" | "removed" | "not-kept", id: string }} Change  not-kept: writing failed, as on a full disk */
 
 /**
  * The conversations of this browser, in IndexedDB. Several tabs may write the same one: what is written is merged with what is there
@@ -93,7 +93,8 @@ export class ConversationStore {
       try {
         await use("readwrite", (objects) => written(objects, conversation));
       } catch {
-        return; // The conversation goes on; it is not kept.
+        this.#tell({ type: "not-kept", id }, true); // The conversation goes on.
+        return;
       }
     } else this.#unkept.set(id, conversation);
     this.#publish({ type: "changed", id });

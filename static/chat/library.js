@@ -49,6 +49,10 @@ export class Library {
   async start() {
     this.#store.subscribe(({ conversation }, previous) => this.#follow(conversation, previous.conversation));
     this.#kept.subscribe(({ id, type }, own) => {
+      const { conversations, conversation, answering } = this.#store.state;
+      const [first] = conversations;
+      // An answer that grows changes nothing in the list.
+      if (own && answering && first?.id === id && first.title === conversation.title) return;
       clearTimeout(this.#listTimer);
       this.#listTimer = setTimeout(() => void this.#list(), LIST_AFTER_MS);
       if (!own && type === "changed" && id === this.#store.state.conversation.id) void this.#takeOver(id);

@@ -1,3 +1,4 @@
+/** @import { ConversationStore } from "./conversation_store.js" */
 /** @import { Library } from "./library.js" */
 /** @import { Store } from "./store.js" */
 import { RecordError } from "./conversation_record.js";
@@ -15,7 +16,7 @@ import { Toast } from "./toast.js";
  *
  * @param {Store} store
  * @param {Library} library
- * @param {boolean} kept  whether conversations outlive the tab
+ * @param {ConversationStore} kept
  * @returns {Sidebar}
  */
 export function mountLibrary(store, library, kept) {
@@ -27,7 +28,13 @@ export function mountLibrary(store, library, kept) {
     { icon: "download", label: strings.sidebar.exportJson, act: (id) => void exportJson(id) },
     { icon: "delete", label: strings.sidebar.remove, act: (id) => void remove(id) },
   ]);
-  const list = new ConversationListView({ store, library, kept, menu, chosen: () => sidebar.chosen() });
+  const list = new ConversationListView({ store, library, kept: kept.kept, menu, chosen: () => sidebar.chosen() });
+
+  let told = false;
+  kept.subscribe(({ type }) => {
+    if (type === "not-kept" && !told) toast.show(strings.sidebar.writeFailed);
+    told = type === "not-kept"; // Once, until it works again.
+  });
 
   /** @param {string} id */
   async function remove(id) {

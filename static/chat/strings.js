@@ -48,7 +48,6 @@ export const strings = {
         one: "The oldest turn no longer fits: the model answered without it.",
         other: "The # oldest turns no longer fit: the model answered without them.",
       }),
-    readFrom: "The model read from here on",
   },
 
   announce: {
@@ -76,6 +75,7 @@ export const strings = {
     dismiss: "Dismiss",
     none: "No conversations yet. They are kept in this browser, and nowhere else.",
     notKept: "This window keeps nothing: its conversations end with it.",
+    writeFailed: "This conversation could not be kept: the browser has no room for it. Export it, or delete others.",
     noMatch: "Nothing found.",
     matches: (/** @type {number} */ count) => plural(count, { one: "# conversation found.", other: "# conversations found." }),
     imported: (/** @type {number} */ count) => plural(count, { one: "# conversation imported.", other: "# conversations imported." }),

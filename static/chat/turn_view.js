@@ -1,4 +1,5 @@
 /** @import { AppState, Turn } from "./types.js" */
+import { say } from "./announcer.js";
 import { create } from "./dom.js";
 import { explain } from "./failures.js";
 import { formatRate } from "./format.js";
@@ -186,6 +187,7 @@ export class TurnView {
     const label = copied ? strings.turn.copied : strings.turn.copyRefused;
     this.#copy.dataset.said = label;
     this.#copy.setAttribute("aria-label", label);
+    say(label);
     setTimeout(() => {
       delete this.#copy.dataset.said;
       this.#copy.setAttribute("aria-label", strings.turn.copy);

@@ -32,7 +32,8 @@ export function canContinue({ role, state, finishReason, failure, text }) {
 
 /**
  * The messages that answer `answerId`: everything before it. A question whose answer failed or stayed empty (stopped at
- * once) is left out with it, since the chat template wants user and model to alternate. Thoughts are not part of the history.
+ * once) is left out with it, since the chat template wants user and model to alternate. Thoughts are not part of the history, but
+ * of an answer that is gone on with.
  *
  * @param {Turn[]} turns  of one branch
  * @param {string} answerId
@@ -53,6 +54,9 @@ export function messagesFor(turns, answerId, { system = "", continued = false, c
   }
   const question = turns[end - 1];
   if (question) messages.push({ role: "user", content: contentOf(question) });
-  if (continued) messages.push({ role: "assistant", content: turns[end]?.text ?? "" });
+  const cut = turns[end];
+  if (continued && cut) {
+    messages.push({ role: "assistant", content: cut.text, ...(cut.thoughts ? { reasoning_content: cut.thoughts } : {}) });
+  }
   return messages;
 }

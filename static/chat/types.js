@@ -117,7 +117,7 @@
  * @property {Usage | null} [usage]
  * @property {number[]} [dropped_messages]  indices of the messages that did not fit; in the first chunk
  *
- * @typedef {{ role: Role | "system", content: string }} ChatMessage
+ * @typedef {{ role: Role | "system", content: string, reasoning_content?: string }} ChatMessage
  *
  * @typedef {object} RequestSettings  a conversation's settings as fields of a request
  * @property {number} [temperature]

@@ -175,6 +175,17 @@ test("an answer is gone on with where it ended", async () => {
   assert.deepEqual(model.kv.slice(0, prompt.length), prompt);
 });
 
+test("an answer that was thought about is gone on with after its thoughts, as if it had not been cut", async () => {
+  const uncut = new FakeModel(() => [...thought("Hm. <eos>"), ...encode("The sky is blue."), END_OF_TURN]);
+  const asked = ask("The sky?", { thinking: { enabled: true } });
+  await completionsOver(uncut).create(asked);
+  const messages = [...asked.messages, { role: "assistant", content: "The sky", reasoning_content: "Hm. <eos>" }];
+  const model = new FakeModel(says(" is blue."));
+  await completionsOver(model).create({ ...asked, messages, continue_final_message: true });
+  assert.deepEqual(model.kv, uncut.kv.slice(0, model.kv.length));
+  assert.ok(model.kv.includes(control("<channel|>")));
+});
+
 /** OpenAI's own client, talking to completions over a fake model. */
 function client(model, options) {
   const completions = completionsOver(model, options);

@@ -222,6 +222,18 @@ test("a record of a later version, or a broken one, breaks nothing and is not wr
   store.close();
 });
 
+test("a conversation that cannot be written goes on, and the page is told", async () => {
+  const store = await ConversationStore.open();
+  /** @type {string[]} */
+  const heard = [];
+  store.subscribe(({ type }) => heard.push(type));
+  const conversation = talk("a", "b");
+  await store.write({ ...conversation, model: () => {} }); // What no database can hold.
+  assert.deepEqual(heard, ["not-kept"]);
+  assert.equal(await store.read(conversation.id), null);
+  store.close();
+});
+
 test("a browser that keeps nothing loses the conversation with the tab, not the page", async () => {
   const real = globalThis.indexedDB;
   globalThis.indexedDB = { open: () => { throw new Error("denied"); } };

@@ -71,7 +71,7 @@ test("the system prompt comes first, and an answer that is gone on with last", (
   assert.deepEqual(request, [
     { role: "system", content: "Be brief." },
     { role: "user", content: "<a>" },
-    { role: "assistant", content: "b" },
+    { role: "assistant", content: "b", reasoning_content: "hm" },
   ]);
 });
 
