@@ -64,8 +64,8 @@ class Gemma4:
         self.table_format = TABLE_FORMATS[quantization]
         self.weights = {t.name: (t.shape, t.dtype) for t in packed_tensors(config, quantization)}
         self.buffers = self._buffers()
-        every = {b.name: (b.shape, b.dtype) for b in self.buffers}
-        self.graph = Graph({**self.weights, **every})
+        dtypes = {name: dtype for name, (_, dtype) in self.weights.items()}
+        self.graph = Graph(dtypes | {buffer.name: buffer.dtype for buffer in self.buffers})
         self.norm_rows = NORMS * config.num_hidden_layers + 1
 
     def build(self) -> tuple[tvm.IRModule, dict[str, FunctionInfo]]:
@@ -135,7 +135,7 @@ class Gemma4:
                 )
             else:
                 make = partial(embed, matrix, first, accumulate=True)
-                self.graph.call(name, make, [*names, ids, at, h], updates=[4])
+                self.graph.call(name, make, [*names, ids, at, h])
         return h
 
     @staticmethod
@@ -164,7 +164,6 @@ class Gemma4:
                     *(c.rope(i).rotated_pairs, c.rms_norm_eps, self.kv_dtype),
                 ),
                 [qkv, f"layers.{i}.qk_norm", f"rope.{kind}", "state", f"layers.{i}.k", f"layers.{i}.v"],
-                updates=[4, 5],
                 outputs=[((m, layer.heads, layer.head_dim), "float32")],
             )
             if i == c.first_shared - 1:
@@ -289,7 +288,6 @@ class Gemma4:
                 f"lm_head_{tile.lanes}x{tile.width}",
                 partial(matvec, None, matrix.format, tile, "ready", softcap=c.final_logit_softcapping),
                 [x, x, x, *names, *shape_numbers(matrix, tile), 0, 0, 0, first, x, "logits"],
-                updates=[15],
             )
 
     def _attend(self, i: int, qkv: Any) -> Any:
@@ -306,7 +304,6 @@ class Gemma4:
                 None if layer.full else c.sliding_window, self.kv_dtype, layer.owns_kv,
             ),
             [qkv, f"layers.{i}.qk_norm", f"rope.{kind}", "state", f"layers.{source}.k", f"layers.{source}.v"],
-            updates=[4, 5] if layer.owns_kv else [],
             outputs=[(partial_shape(layer.head_dim, layer.heads, splits), "float32")],
         )  # fmt: skip
         matrix, _ = self._matrix(f"layers.{i}.o")
@@ -379,12 +376,10 @@ class Gemma4:
         fresh: dict[str, Any] = {}
         for step in steps:
             given = [fresh.get(arg, arg) for arg in (*step.inputs, *step.updates)]
-            updates = range(len(step.inputs), len(given))
             results = self.graph.call(
                 str(step.kernel.attrs["global_symbol"]),
                 partial(_kernel_of, step),
                 given,
-                updates=updates,
                 outputs=[(array.shape, array.dtype) for array in step.outputs],
             )
             fresh |= {array.name: result for array, result in zip(step.outputs, results, strict=True)}

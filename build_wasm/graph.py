@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from math import prod
 from typing import Any
 
 import tvm
@@ -19,22 +18,21 @@ class Graph:
     Buffers go by name: a function's parameters are the buffers that it used, in the order of their first use.
     """
 
-    def __init__(self, buffers: Mapping[str, tuple[Shape, str]]) -> None:
-        """buffers: name -> (shape, dtype) of every weight and state buffer; the extent "context" is symbolic."""
-        self._buffers = buffers
+    def __init__(self, dtypes: Mapping[str, str]) -> None:
+        """dtypes: of every weight and state buffer, by name."""
+        self._dtypes = dtypes
         self._builder = relax.BlockBuilder()
         self._kernels: dict[str, tuple[Any, Any]] = {}
         self.numbers: dict[str, dict[str, int]] = {}  # by kernel: the numbers that its first call gives it, by name
         self._parameters: dict[str, Any] = {}
-        self._context: Any = None
 
     def function(self, name: str, body: Callable[[], None]) -> list[str]:
         """Adds function `name`, made of the calls that `body` makes. Returns the names of its parameters."""
         # A first run finds out which buffers it takes; the block builder wants the parameters at the start.
         used = self._dry(body)
-        self._context = tvm.tirx.Var("context", "int64")
-        # Short names: they are in the wasm, and nobody reads them there.
-        self._parameters = {buffer: relax.Var(f"p{i}", self._type(buffer)) for i, buffer in enumerate(used)}
+        # Short names: they are in the wasm, and nobody reads them there. Without a type the bytecode has no checks of
+        # them, which would be a quarter of it: the page makes the buffers by the manifest that was written with it.
+        self._parameters = {buffer: relax.Var(f"p{i}", relax.ObjectType()) for i, buffer in enumerate(used)}
         with self._open(name, list(self._parameters.values())):
             body()
             self._builder.emit_func_output(relax.Tuple([]))
@@ -47,13 +45,12 @@ class Graph:
         kernel: Callable[[], Any],
         args: Sequence[Any],
         *,
-        updates: Sequence[int] = (),
         outputs: Sequence[tuple[Shape, str]] = (),
     ) -> list[Any]:
         """Dispatches kernel `name` (made by `kernel` at its first use).
 
-        args: its leading parameters: buffer names, results of earlier calls, ints. updates: indices of args that it
-        writes. outputs: (shape, dtype) of the fresh tensors that are its last parameters; they are returned.
+        args: its leading parameters: buffer names, results of earlier calls, ints. outputs: (shape, dtype) of the
+        fresh tensors that are its last parameters; they are returned.
         """
         if self._dry_names is not None:
             for arg in args:
@@ -64,17 +61,12 @@ class Graph:
         numbers = {str(function.params[i].name): arg for i, arg in enumerate(args) if isinstance(arg, int)}
         self.numbers.setdefault(name, numbers)
         values = [self._as_parameter(arg, function.params[i]) for i, arg in enumerate(args)]
-        fresh = [relax.TensorType(shape, dtype) for shape, dtype in outputs]
-        parameters = function.params[len(args) :]
-        declared = [self._parameter_type(parameter, kind) for parameter, kind in zip(parameters, fresh, strict=True)]
         results = [
-            self._builder.emit(relax.op.builtin.alloc_tensor(relax.ShapeExpr(list(kind.shape)), str(kind.dtype), 0))
-            for kind in declared
+            self._builder.emit(relax.op.builtin.alloc_tensor(relax.ShapeExpr(list(shape)), dtype, 0))
+            for shape, dtype in outputs
         ]
         # The outputs are arguments too: as a tuple of results they would stay in memory until the function ends.
-        everything = [*values, *results]
-        written = len(everything) - 1 if results else updates[-1]
-        self._builder.emit(relax.call_tir_inplace(variable, everything, written, everything[written].ty))
+        self._builder.emit(relax.Call(variable, [*values, *results], ret_ty=relax.TupleType([])))
         return results
 
     def module(self) -> tvm.IRModule:
@@ -96,10 +88,6 @@ class Graph:
         opened: AbstractContextManager[Any] = self._builder.function(name, parameters, attrs={"relax.force_pure": True})
         return opened
 
-    def _type(self, buffer: str) -> Any:
-        shape, dtype = self._buffers[buffer]
-        return relax.TensorType([self._context if extent == "context" else extent for extent in shape], dtype)
-
     def _kernel(self, name: str, kernel: Callable[[], Any]) -> tuple[Any, Any]:
         if name not in self._kernels:
             # Explicit thread bindings: no schedule is to be applied.
@@ -108,29 +96,11 @@ class Graph:
         return self._kernels[name]
 
     def _as_parameter(self, arg: Any, parameter: Any) -> Any:
-        """The argument as the kernel declares it: the same bytes, in vec4s or with other extents."""
+        """The argument as a value of the function: a tensor's bytes as they are, whatever extents or vec4s a kernel
+        sees in them."""
         if isinstance(arg, int):
             return relax.prim_value(tvm.tirx.IntImm(str(parameter.ty.dtype), arg))
-        value = self._parameters[arg] if isinstance(arg, str) else arg
-        wanted = self._parameter_type(parameter, value.ty)
-        if str(wanted.dtype).split("x")[0] != str(value.ty.dtype).split("x")[0]:
-            raise TypeError(f"{parameter.name} is {wanted}, but is given {value.ty}")
-        if str(wanted) == str(value.ty):
-            return value
-        return self._builder.emit(relax.op.memory.view(value, relax.ShapeExpr(list(wanted.shape)), str(wanted.dtype)))
-
-    @staticmethod
-    def _parameter_type(parameter: Any, given: Any) -> Any:
-        """Type of a kernel's parameter, its symbolic first extent filled in from the tensor that is given for it."""
-        shape, given_shape = list(parameter.shape), list(given.shape)
-        if not isinstance(shape[0], tvm.tirx.IntImm):
-            if isinstance(given_shape[0], tvm.tirx.IntImm):
-                elements = prod(int(n) for n in given_shape) * _lanes(str(given.dtype))
-                shape[0] = elements // (prod(int(n) for n in shape[1:]) * _lanes(str(parameter.dtype)))
-            else:
-                shape[0] = given_shape[0]
-        return relax.TensorType(shape, str(parameter.dtype))
-
-
-def _lanes(dtype: str) -> int:
-    return int(dtype.rsplit("x", 1)[1]) if "x" in dtype else 1
+        given = self._dtypes[arg] if isinstance(arg, str) else str(arg.ty.dtype)
+        if given.split("x")[0] != str(parameter.dtype).split("x")[0]:
+            raise TypeError(f"{parameter.name} is {parameter.dtype}, but is given {given}")
+        return self._parameters[arg] if isinstance(arg, str) else arg

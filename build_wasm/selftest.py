@@ -26,6 +26,7 @@ SPECIAL_WORKGROUP = re.compile(r"v__1 == (\d+)i")
 LEAST_WORDS, MOST_WORDS = 4, 1 << 22
 SCALARS = {"capacity": 256}  # of a K/V cache: more than positions, or workgroups would race for a row
 OTHER_SCALARS = 2
+MOST = {"steps": 4}  # of a loop over K: every one of them does the same
 _TYPES: dict[type[np.generic], Literal["f32", "f16", "i32", "u32"]] = {
     np.float32: "f32", np.float16: "f16", np.int32: "i32", np.uint32: "u32",
 }  # fmt: skip
@@ -63,7 +64,8 @@ def kernel_check(source: str, grid: Sequence[Any], numbers: Mapping[str, int] = 
     Raises BuildError for WGSL that cannot be run.
     """
     kernel = parse(source)
-    values = {name: {**SCALARS, **numbers}.get(name, OTHER_SCALARS) for name in kernel.pods}
+    given = {**SCALARS, **numbers}
+    values = {name: min(given.get(name, OTHER_SCALARS), MOST.get(name, 2**31)) for name in kernel.pods}
     x, y = (_extent(extent, values) for extent in grid)
     # Some kernels do a part of their work in one workgroup only.
     special = max((int(index) for index in SPECIAL_WORKGROUP.findall(source)), default=0)

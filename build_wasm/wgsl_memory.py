@@ -73,21 +73,36 @@ class Memory:
         self.dtype, self.lanes = element(kind)
         self.rows = rows
         self.length = length
-        self.data: Array = np.zeros((int(rows.max()) + 1, length, self.lanes), self.dtype)
+        # Element by element, so that the same element of all rows is one piece.
+        self.data: Array = np.zeros((length, int(rows[-1]) + 1, self.lanes), self.dtype)
+        self.private = self.data.shape[1] == len(rows)  # row i is lane i's
 
     def load(self, index: Array, mask: Array) -> Array:
         """Elements at `index`, of each lane's own row."""
-        found: Array = self.data[self.rows, np.clip(index, 0, self.length - 1)]
+        at = self._within(index)
+        found: Array = self.data[at].copy() if isinstance(at, int) else self.data[at, self.rows]
         return found[:, 0] if self.lanes == 1 else found
 
     def store(self, index: Array, value: Array, mask: Array, lane: int | None = None) -> None:
         """Writes where `mask` is set."""
-        at = (self.rows[mask], np.broadcast_to(index, mask.shape)[mask])
-        _assign(self.data, at, value, mask, self.lanes, lane)
+        at = self._within(index)
+        if isinstance(at, int):
+            _assign(self.data[at], (slice(None),) if mask.all() else (mask,), value, mask, self.lanes, lane)
+        else:
+            place = (np.broadcast_to(at, mask.shape)[mask], self.rows[mask])
+            _assign(self.data, place, value, mask, self.lanes, lane)
+
+    def _within(self, index: Array) -> Array | int:
+        """The index, kept inside the array: masked lanes may have any. A number where all rows share it."""
+        if self.private and len(index) == 1:
+            return min(max(int(index[0]), 0), self.length - 1)
+        return np.clip(index, 0, self.length - 1)
 
 
 def _assign(data: Array, at: tuple[Any, ...], value: Array, mask: Array, lanes: int, lane: int | None) -> None:
-    whole = np.broadcast_to(value, mask.shape + value.shape[1:])[mask]
+    whole = np.broadcast_to(value, mask.shape + value.shape[1:])
+    if not isinstance(at[0], slice):
+        whole = whole[mask]
     if lane is not None:
         place: Any = (*at, lane)
         data[place] = whole

@@ -12,7 +12,7 @@ export class CompileQueue {
   #closed = false;
 
   /** @param {number} [limit]  at a time */
-  constructor(limit = Math.min(6, Math.max(2, Math.floor((globalThis.navigator?.hardwareConcurrency ?? 4) / 2)))) {
+  constructor(limit = Math.min(12, Math.max(2, (globalThis.navigator?.hardwareConcurrency ?? 4) - 2))) {
     this.#limit = limit;
   }
 

@@ -130,6 +130,8 @@ export class EngineHost {
       });
 
     onStage("manifest", "Reading the model's manifest");
+    // The browser's first look for a GPU takes long: it is over when the manifest says what to ask of it.
+    void globalThis.navigator?.gpu?.requestAdapter().catch(() => {});
     const store = await FileStore.open();
     const manifest = await fetchManifest(url, fetch, { signal, store });
     totalBytes = manifest.files.reduce((sum, file) => sum + (file.role === "shard" ? file.bytes : 0), 0);

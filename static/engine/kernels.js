@@ -50,6 +50,8 @@ export class Kernel {
     this.#queue = queue;
     this.#check = check;
     this.name = info.name;
+    /** Length of its WGSL: about what compiling it takes. */
+    this.size = code.length;
     this.argTypes = info.arg_types;
     /** For each launch argument: 0-2 workgroups along x, y, z; 3-5 threads. */
     this.extents = info.launch_param_tags.filter((tag) => tag !== written).map(extentOf);
@@ -64,17 +66,23 @@ export class Kernel {
    * @throws {WebGemmaError} "unexpected" with the kernel's name and the compiler's message; "wrong-results" with its name
    */
   compile() {
-    this.#compiling ??= this.#queue.run(() => this.#compile());
+    this.#compiling ??= this.#compileAndCheck();
     return this.#compiling;
+  }
+
+  async #compileAndCheck() {
+    const { name, layout } = this;
+    const pipeline = await this.#queue.run(() => this.#compile());
+    // Its answer comes behind whatever the GPU does: meanwhile the queue's place is another kernel's.
+    if (this.#check) await checkKernel({ device: this.#device, name, layout, pipeline, check: this.#check });
+    this.pipeline = pipeline;
   }
 
   async #compile() {
     const { name, layout } = this;
-    /** @type {GPUComputePipeline} */
-    let pipeline;
     const module = this.#device.createShaderModule({ label: name, code: this.#code });
     try {
-      pipeline = await this.#device.createComputePipelineAsync({
+      return await this.#device.createComputePipelineAsync({
         label: name,
         layout: this.#device.createPipelineLayout({ label: name, bindGroupLayouts: [layout] }),
         compute: { module, entryPoint: name },
@@ -87,9 +95,19 @@ export class Kernel {
         { cause: error },
       );
     }
-    if (this.#check) await checkKernel({ device: this.#device, name, layout, pipeline, check: this.#check });
-    this.pipeline = pipeline;
   }
+}
+
+/**
+ * Compiles kernels, several at a time. The longest first: a long one that starts last is waited for alone.
+ *
+ * @param {Iterable<Kernel>} kernels
+ * @returns {Promise<void>}
+ * @throws {WebGemmaError} see Kernel.compile
+ */
+export async function compileAll(kernels) {
+  const longestFirst = [...new Set(kernels)].sort((a, b) => b.size - a.size);
+  await Promise.all(longestFirst.map((kernel) => kernel.compile()));
 }
 
 /** @param {string} tag */

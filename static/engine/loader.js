@@ -32,11 +32,12 @@ import { Uploader } from "./upload.js";
  * @property {number} [uploadBudget]  bytes of staging memory
  * @property {AbortSignal} [signal]
  * @property {typeof downloadTurn} [takeTurn]
+ * @property {Pick<Parallelism, "limit" | "arrived" | "failed">} [parallelism]
  *
  * @typedef {object} Loading
  * @property {Promise<void>} done  all shards are on the GPU; rejects with the first failure, which stops everything else
  * @property {(shards: Iterable<number>) => Promise<void>} shards  resolves when these are verified and submitted to the queue
- * @property {(shards: Iterable<number>) => void} prioritize  puts these before whatever has not started yet
+ * @property {() => () => void} giveWay  leaves connections to others, until the returned function is called
  */
 
 const TICK_MS = 500;
@@ -45,6 +46,8 @@ const OPEN_AHEAD = 3;
 const MOST_PASSES = 3;
 /** Shards in memory at once where there is no storage to stream them into. */
 const MOST_IN_MEMORY = 3;
+/** Downloads beside somebody who waits for a few bytes: a browser has six connections to a server that speaks HTTP/1.1. */
+const MOST_BESIDE_OTHERS = 2;
 
 /**
  * @param {Manifest} manifest
@@ -77,7 +80,7 @@ export function startLoading(options) {
   const run = new LoadRun(options);
   const done = run.run();
   done.catch(() => {}); // whoever awaits it is told
-  return { done, shards: (shards) => run.shards(shards), prioritize: (shards) => run.prioritize(shards) };
+  return { done, shards: (shards) => run.shards(shards), giveWay: () => run.giveWay() };
 }
 
 /**
@@ -104,7 +107,7 @@ class LoadRun {
   /** @type {PromiseWithResolvers<void>[]} by shard */
   #arrivals;
   #uploading = new Lock();
-  #parallelism = new Parallelism();
+  #parallelism;
   #meter;
   #failure = new AbortController();
   /** @type {{ error: unknown } | null} */
@@ -112,6 +115,8 @@ class LoadRun {
   /** Lets #downloadAll look again whether one more download may start. */
   #wake = () => {};
   #uploader;
+  /** Who asked to giveWay. */
+  #others = 0;
   /** @type {Turn | null} */
   #turn = null;
 
@@ -120,6 +125,7 @@ class LoadRun {
     const { manifest, device, order = [], onProgress = () => {}, uploadBudget, source } = options;
     this.#options = options;
     this.#source = source;
+    this.#parallelism = options.parallelism ?? new Parallelism();
     this.#plan = planUploads(manifest);
     this.#sizes = shardsOf(manifest).map(({ bytes }) => bytes);
     this.#waiting = [...new Set([...order, ...this.#sizes.keys()])];
@@ -133,7 +139,7 @@ class LoadRun {
       onProgress(progress);
       this.#turn?.report(progress);
     });
-    this.#uploader = new Uploader(device, { budget: uploadBudget, signal: this.#failure.signal });
+    this.#uploader = new Uploader(device, { budget: uploadBudget, expected: total, signal: this.#failure.signal });
   }
 
   /** @param {Iterable<number>} shards */
@@ -141,10 +147,12 @@ class LoadRun {
     await Promise.all([...shards].map((shard) => this.#arrivals[shard]?.promise));
   }
 
-  /** @param {Iterable<number>} shards */
-  prioritize(shards) {
-    const first = new Set([...shards].filter((shard) => this.#waiting.includes(shard)));
-    this.#waiting = [...first, ...this.#waiting.filter((shard) => !first.has(shard))];
+  giveWay() {
+    this.#others += 1;
+    return () => {
+      this.#others -= 1;
+      this.#wake();
+    };
   }
 
   async run() {
@@ -266,7 +274,8 @@ class LoadRun {
   #mayStart(running) {
     if (this.#failure.signal.aborted) return false;
     const { limit } = this.#parallelism;
-    return running < (this.#source.keeps ? limit : Math.min(MOST_IN_MEMORY, limit));
+    const most = Math.min(this.#source.keeps ? limit : MOST_IN_MEMORY, this.#others > 0 ? MOST_BESIDE_OTHERS : limit);
+    return running < most;
   }
 
   /** @param {number} shard */

@@ -5,6 +5,7 @@
 /** @import { Program } from "./program.js" */
 /** @import { TokenLogprobs } from "./token_choice.js" */
 import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { compileAll } from "./kernels.js";
 import { KvCopies } from "./kv_copies.js";
 import { ReadbackRing } from "./readback.js";
 import { Runtime } from "./runtime.js";
@@ -123,10 +124,12 @@ export class Model {
     try {
       throwIfAborted(signal);
       const model = new Model(runtime, device, manifest, spec, context);
-      await runtime.allocated();
-      await model.#record();
+      const first = model.#firstFunctions();
+      model.#record(first);
       // Awaited in record(); until then nobody else would see a failure.
-      model.#compileFirst().catch(() => {});
+      model.#compile(first).catch(() => {});
+      model.#record(Object.keys(spec.functions).filter((name) => !first.includes(name)));
+      await runtime.answered();
       return model;
     } catch (error) {
       runtime.dispose();
@@ -151,20 +154,31 @@ export class Model {
 
   /** Waits for what the first answer needs; the rest compiles in the background, one kernel after the other. */
   async record() {
-    await this.#compileFirst();
+    await this.#compile(this.#firstFunctions());
     void this.#compileRest();
   }
 
-  /** Records what each function dispatches, once; from then on nothing is created per token. */
-  async #record() {
-    for (const [name, { args }] of Object.entries(this.#build.functions)) {
-      const tensors = args.map((arg) => this.tensorBuffer(arg));
-      this.#programs.set(name, await this.#runtime.record(name, tensors));
+  /**
+   * Records what each function dispatches, once; from then on nothing is created per token.
+   *
+   * @param {string[]} names
+   */
+  #record(names) {
+    for (const name of names) {
+      const { args } = /** @type {BuildSpec["functions"][string]} */ (this.#build.functions[name]);
+      this.#programs.set(
+        name,
+        this.#runtime.record(
+          name,
+          args.map((arg) => this.tensorBuffer(arg)),
+        ),
+      );
     }
   }
 
-  async #compileFirst() {
-    await this.#compile(["decode", "greedy", `prefill_${this.#chunks[0]}`]);
+  /** Functions that the first answer needs. */
+  #firstFunctions() {
+    return ["decode", "greedy", `prefill_${this.#chunks[0]}`];
   }
 
   async #compileRest() {
@@ -179,7 +193,7 @@ export class Model {
 
   /** @param {string[]} names of programs */
   async #compile(names) {
-    await Promise.all(names.map((name) => this.#programs.get(name)?.compile()));
+    await compileAll(names.flatMap((name) => this.#programs.get(name)?.dispatches.map(({ kernel }) => kernel) ?? []));
   }
 
   /**

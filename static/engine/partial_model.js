@@ -123,24 +123,35 @@ export class PartialModel {
 
   /** @type {ModelLike["prefill"]} */
   async prefill(ids, position, signal) {
-    await this.#need(ids, signal);
+    await this.#first(() => this.#need(ids, signal));
     await this.#model.prefill(ids, position, signal);
   }
 
   /** @type {ReplayableModel["feed"]} */
   async feed(ids, position) {
-    await this.#need(ids);
+    await this.#first(() => this.#need(ids));
     await this.#model.feed(ids, position);
   }
 
   /** @type {ModelLike["logits"]} */
   async logits(id, position) {
-    await this.#need([id]);
+    await this.#first(() => this.#need([id]));
     return await this.#model.logits(id, position);
   }
 
   /** @type {ModelLike["generate"]} */
   async *generate(options) {
+    const { loading } = this.#parts;
+    const goOn = this.#complete ? () => {} : loading.giveWay();
+    try {
+      yield* this.#generate(options);
+    } finally {
+      goOn();
+    }
+  }
+
+  /** @type {ModelLike["generate"]} */
+  async *#generate(options) {
     let { id, position, maxTokens, drawn = 0 } = options;
     const generated = [...(options.generated ?? [])];
     const seed = options.sampling.seed ?? crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
@@ -193,6 +204,20 @@ export class PartialModel {
   async dispose() {
     this.#stop.abort();
     await this.#model.dispose();
+  }
+
+  /**
+   * Does this before more is downloaded: somebody waits for it.
+   *
+   * @param {() => Promise<void>} work
+   */
+  async #first(work) {
+    const goOn = this.#complete ? () => {} : this.#parts.loading.giveWay();
+    try {
+      await work();
+    } finally {
+      goOn();
+    }
   }
 
   /**

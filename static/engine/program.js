@@ -1,4 +1,5 @@
 /** @import { Kernel } from "./kernels.js" */
+import { compileAll } from "./kernels.js";
 
 /**
  * One compute dispatch, ready to be encoded again and again.
@@ -29,8 +30,7 @@ export class Program {
 
   /** Compiles the kernels that are not compiled yet. @returns {Promise<void>} */
   async compile() {
-    const kernels = new Set(this.dispatches.map(({ kernel }) => kernel));
-    await Promise.all([...kernels].map((kernel) => kernel.compile()));
+    await compileAll(this.dispatches.map(({ kernel }) => kernel));
   }
 
   /**

@@ -17,8 +17,8 @@ export class Recorder {
   #uniforms = new Map();
   /** @type {Dispatch[] | null} */
   #dispatches = null;
-  /** Set while allocations may still fail. @type {Promise<unknown>[]} */
-  #allocations = [];
+  /** What the GPU has still to say of allocations and recordings; rejects with what went wrong. @type {Promise<void>[]} */
+  answers = [];
   #readBytes;
   bytes = 0;
 
@@ -45,12 +45,17 @@ export class Recorder {
   }
 
   /**
-   * Waits until the GPU has answered for every allocation so far.
+   * Notes that the GPU will say whether something went wrong.
    *
-   * @throws {WebGemmaError} "out-of-memory"
+   * @param {Promise<GPUError | null>} answer
+   * @param {(error: GPUError) => WebGemmaError} explain
    */
-  async allocated() {
-    await Promise.all(this.#allocations.splice(0));
+  expect(answer, explain) {
+    const told = answer.then((error) => {
+      if (error) throw explain(error);
+    });
+    told.catch(() => {}); // whoever waits for the answers is told
+    this.answers.push(told);
   }
 
   /** @param {number} address */
@@ -122,9 +127,8 @@ export class Recorder {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const buffer = this.#device.createBuffer({ size, usage });
     const before = this.bytes;
-    const answers = Promise.all([this.#device.popErrorScope(), this.#device.popErrorScope()]).then((errors) => {
-      const error = errors.find((found) => found !== null);
-      if (!error) return;
+    const answers = [this.#device.popErrorScope(), this.#device.popErrorScope()];
+    const explain = (/** @type {GPUError} */ error) => {
       const megabytes = (size / 2 ** 20).toFixed(1);
       const refusal = new WebGemmaError(
         "out-of-memory",
@@ -132,10 +136,9 @@ export class Recorder {
         "Close other pages and programs that use the GPU, or use a smaller model or context.",
       );
       refusal.available = before;
-      throw refusal;
-    });
-    answers.catch(() => {}); // allocated() reports it
-    this.#allocations.push(answers);
+      return refusal;
+    };
+    for (const answer of answers) this.expect(answer, explain);
     this.bytes += size;
     const address = this.#free.pop() ?? this.#buffers.length;
     this.#buffers[address] = buffer;

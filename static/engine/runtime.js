@@ -1,6 +1,7 @@
 /** @import { Instance, Module, PackedFunc, Tensor, VirtualMachine } from "@mlc-ai/web-runtime" */
 /** @import { KernelInfo } from "./kernels.js" */
 /** @import { KernelCheck } from "./manifest.js" */
+/** @import { Dispatch } from "./program.js" */
 import { instantiate } from "../vendor/web-runtime.js";
 import { CompileQueue } from "./compile_queue.js";
 import { WebGemmaError } from "./errors.js";
@@ -96,7 +97,7 @@ export class Runtime {
   }
 
   /**
-   * Whether there was room shows later: record() and allocated() reject with "out-of-memory".
+   * Whether there was room shows later, in answered().
    *
    * @param {readonly number[]} shape
    * @param {string} dtype
@@ -113,39 +114,39 @@ export class Runtime {
   }
 
   /**
-   * Waits until the GPU has answered for every allocation so far.
+   * Waits until the GPU has answered for every allocation and recording so far.
    *
-   * @throws {WebGemmaError} "out-of-memory"
+   * @throws {WebGemmaError} "out-of-memory"; "unexpected" for a recording that cannot run on this GPU
    */
-  allocated() {
-    return this.#recorder.allocated();
+  async answered() {
+    await Promise.all(this.#recorder.answers.splice(0));
   }
 
   /**
    * Runs a compiled function through the VM once, without submitting anything to the GPU, and returns what it would
    * have dispatched. What the function returns is dropped: results are buffers that it writes in place. No kernel is
-   * compiled: see Program.compile().
+   * compiled: see Program.compile(). Whether the GPU takes it shows later, in answered().
    *
    * @param {string} name
    * @param {readonly GpuTensor[]} args
-   * @returns {Promise<Program>}
-   * @throws {WebGemmaError} "out-of-memory" when the function's own buffers do not fit; "unexpected" with the
-   *   runtime's message for arguments that the function does not take
+   * @returns {Program}
+   * @throws {WebGemmaError} "unexpected" with the runtime's message for arguments that the function does not take
    */
-  async record(name, args) {
+  record(name, args) {
     this.#device.pushErrorScope("validation");
     this.#recorder.begin();
-    /** @type {unknown} */
-    let thrown;
+    /** @type {Dispatch[]} */
+    let dispatches;
     try {
       this.#scope(() => this.#machine.getFunction(name)(...args.map((arg) => this.#tensorOf(arg, name))));
     } catch (error) {
-      thrown = error;
+      throw WebGemmaError.from(error);
+    } finally {
+      dispatches = this.#recorder.end();
+      const refused = (/** @type {GPUError} */ error) =>
+        new WebGemmaError("unexpected", `The function ${name} cannot run on this GPU: ${error.message}`);
+      this.#recorder.expect(this.#device.popErrorScope(), refused);
     }
-    const dispatches = this.#recorder.end();
-    const [error] = await Promise.all([this.#device.popErrorScope(), this.#recorder.allocated()]);
-    if (thrown !== undefined) throw WebGemmaError.from(thrown);
-    if (error) throw new WebGemmaError("unexpected", `The function ${name} cannot run on this GPU: ${error.message}`);
     return new Program(dispatches);
   }
 

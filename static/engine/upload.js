@@ -37,13 +37,13 @@ export class Uploader {
 
   /**
    * @param {GPUDevice} device
-   * @param {{ slotBytes?: number, budget?: number, signal?: AbortSignal }} [options] budget: bytes of all slots
-   *   together (default 64 MiB)
+   * @param {{ slotBytes?: number, budget?: number, expected?: number, signal?: AbortSignal }} [options] budget: bytes of all
+   *   slots together (default 64 MiB); expected: bytes to upload in all, when that is known
    */
-  constructor(device, { slotBytes = SLOT_BYTES, budget = 4 * SLOT_BYTES, signal } = {}) {
+  constructor(device, { slotBytes = SLOT_BYTES, budget = 4 * SLOT_BYTES, expected = Infinity, signal } = {}) {
     this.#device = device;
     this.#slotBytes = Math.floor(Math.min(slotBytes, budget) / 4) * 4;
-    this.#maxSlots = Math.min(MAX_SLOTS, Math.max(1, Math.floor(budget / this.#slotBytes)));
+    this.#maxSlots = Math.min(MAX_SLOTS, Math.max(1, Math.floor(budget / this.#slotBytes)), Math.ceil(expected / this.#slotBytes));
     this.#signal = signal;
     this.#lost = device.lost.then((info) => {
       throw new WebGemmaError(
@@ -115,7 +115,11 @@ export class Uploader {
   /** @returns {Promise<{ buffer: GPUBuffer, memory: Uint8Array<ArrayBuffer> }>} */
   async #acquire() {
     throwIfAborted(this.#signal);
-    if (this.#slots.length < this.#maxSlots) this.#free.unshift(this.#create());
+    // All at once: the GPU's answer for each takes a while when it is busy.
+    if (this.#slots.length === 0) {
+      this.#free = Array.from({ length: this.#maxSlots }, () => this.#create());
+      for (const slot of this.#free) slot.catch(() => {}); // reported by whoever waits for it
+    }
     const next = this.#free.shift();
     if (!next) throw new Error("an upload is already running");
     const buffer = await Promise.race([next, this.#lost]);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { download } from "../../static/engine/download.js";
-import { loadWeights, planUploads } from "../../static/engine/loader.js";
+import { loadWeights, planUploads, startLoading } from "../../static/engine/loader.js";
 import { validateManifest } from "../../static/engine/manifest.js";
 import { Uploader } from "../../static/engine/upload.js";
 import { BASE, FakeDevice, fakeBuffers, pattern, serve, smallArtifact } from "./helpers.mjs";
@@ -236,4 +236,36 @@ test("the bytes of a copy at an offset beyond 2^32 come from the right place", a
     [start, source.slice(0, 32)],
     [start + 32, source.slice(32)],
   ]);
+});
+
+test("while somebody waits for a few bytes, at most two shards are on their way", async () => {
+  const shards = Array.from({ length: 12 }, (_, i) => ({ path: `${i}`, bytes: 4, sha256: "", role: "shard" }));
+  const tensors = shards.map((_, i) => ({ name: `${i}`, bytes: 4, pieces: [{ shard: i, offset: 0, bytes: 4 }] }));
+  const device = new FakeDevice();
+  let running = [];
+  const fetchShard = () => new Promise((resolve) => running.push(() => resolve(new Uint8Array(4))));
+  const source = { isStored: () => false, keeps: true, notice: "", open: noSleep, makeRoom: noSleep, complete: noSleep, close() {}, fetchShard };
+  const buffers = fakeBuffers({ tensors });
+  const loading = startLoading({
+    ...{ manifest: { files: shards, tensors }, device, source, bufferOf: (name) => buffers.get(name) },
+    takeTurn: async () => ({ release() {}, report() {} }),
+    parallelism: { limit: 5, arrived: () => false, failed() {} },
+  });
+  const settle = () => new Promise((resolve) => setTimeout(resolve, 5));
+  const arrive = async () => {
+    const arrived = running;
+    running = [];
+    for (const resolve of arrived) resolve();
+    await settle();
+  };
+  await settle();
+  assert.equal(running.length, 5);
+  const goOn = loading.giveWay();
+  await arrive();
+  assert.equal(running.length, 2);
+  goOn();
+  await settle();
+  assert.equal(running.length, 5, "they go on at once");
+  while (running.length > 0) await arrive();
+  await loading.done;
 });

@@ -66,6 +66,12 @@ function world() {
   const done = Promise.withResolvers?.() ?? withResolvers();
   const write = (tensor, offset, bytes) => model.table.get(tensor).set(bytes, offset);
   const stop = new AbortController();
+  const ways = { given: 0, now: 0 };
+  const giveWay = () => {
+    ways.given += 1;
+    ways.now += 1;
+    return () => (ways.now -= 1);
+  };
   const partial = new PartialModel({
     ...{ model, manifest, stop },
     device: { queue: { writeBuffer: ({ tensor }, offset, bytes) => write(tensor, offset, bytes) } },
@@ -76,7 +82,7 @@ function world() {
         return { bytes: contents[shard].slice(offset, offset + bytes), verified: false };
       },
     },
-    loading: { done: done.promise, shards: ([shard]) => arrivals[shard].promise, prioritize: () => {} },
+    loading: { done: done.promise, shards: ([shard]) => arrivals[shard].promise, giveWay },
     onComplete: () => events.push("complete"),
     onFailure: ({ code }) => events.push(code),
   });
@@ -86,7 +92,7 @@ function world() {
     done.resolve();
     await new Promise(setImmediate);
   };
-  return { model, partial, ranges, events, finish, arrivals, done, stop, write };
+  return { model, partial, ranges, events, finish, arrivals, done, stop, write, ways };
 }
 
 function withResolvers() {
@@ -174,4 +180,18 @@ test("disposed of while it loads: the loading stops, and nobody is told of a fai
   await new Promise(setImmediate);
   assert.ok(model.disposed);
   assert.deepEqual(events, []);
+});
+
+test("downloads give way for as long as an answer needs rows, and no longer", async () => {
+  const { partial, ways, finish } = world();
+  await partial.prefill([1, 2], 0);
+  assert.deepEqual(ways, { given: 1, now: 0 });
+  const answer = partial.generate(options);
+  await answer.next();
+  assert.equal(ways.now, 1);
+  await answer.return();
+  assert.equal(ways.now, 0);
+  await finish();
+  await collect(partial.generate(options));
+  assert.deepEqual(ways, { given: 2, now: 0 }, "nothing to give way to once everything is there");
 });

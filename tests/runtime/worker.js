@@ -26,8 +26,8 @@ self.addEventListener("message", async ({ data: { wasm, name, tensors, replays, 
       if (values) device.queue.writeBuffer(tensor.buffer, 0, FLOAT.test(dtype) ? new Float32Array(values) : new Uint32Array(values));
       return tensor;
     });
-    const program = await runtime.record(name, args);
-    if (again) await runtime.record(name, args); // memory that the first recording's temporaries gave back is taken again
+    const program = runtime.record(name, args);
+    if (again) runtime.record(name, args); // memory that the first recording's temporaries gave back is taken again
     await program.compile();
     const bytes = runtime.gpuBytes;
     for (let i = 0; i < replays; i += 1) {
