@@ -30,6 +30,7 @@ def test_a_question_is_asked_in_other_words_and_the_old_branch_comes_back(
     expect(faked.questions).to_have_text(["About cats", "And their paws?"])
     expect(faked.log.get_by_role("button", name="Next version")).to_be_focused()
     expect(faked.page.locator("#status")).to_have_text("Version 1 of 2.")
+    expect(faked.page.get_by_role("button", name="Go to the latest message")).to_be_hidden()
     faked.page.keyboard.press("Enter")
     expect(faked.questions).to_have_text(["About dogs"])
 
@@ -126,3 +127,20 @@ def test_at_the_end_of_the_context_the_oldest_turns_are_left_out_and_the_page_sa
     faked.page.keyboard.press("Escape")
     assert faked.ask("And now?").state == "error"
     expect(faked.log.get_by_role("alert")).to_contain_text("The conversation is too long")
+
+
+def test_another_version_of_an_early_answer_is_read_where_it_stands(faked: ChatPage, fake_engine: FakeEngine) -> None:
+    faked.page.set_viewport_size({"width": 900, "height": 500})
+    fake_engine.answer("first\n\n" * 40)
+    faked.ask("Say something")
+    fake_engine.answer("second\n\n" * 40)
+    press(faked, "Regenerate")
+    faked.wait_for_answer()
+    expect(faked.answers).to_contain_text("second")
+    group = faked.log.get_by_role("group", name="Version 2 of 2")
+    expect(group).to_be_in_viewport()
+    before = faked.page.locator("main").evaluate("(main) => main.scrollTop")
+    press(faked, "Previous version")
+    expect(faked.answers).to_contain_text("first")
+    expect(faked.log.get_by_role("group", name="Version 1 of 2")).to_be_in_viewport()
+    assert abs(faked.page.locator("main").evaluate("(main) => main.scrollTop") - before) < 50

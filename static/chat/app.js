@@ -47,8 +47,8 @@ const session = new Session(store, query);
 const library = new Library(store, kept, session, settings);
 
 const toEnd = byId("to-end", HTMLButtonElement);
-const scroll = new StickToEnd(byId("main", HTMLElement), byId("column", HTMLElement), (held) => {
-  toEnd.hidden = held || store.state.turns.length === 0;
+const scroll = new StickToEnd(byId("main", HTMLElement), byId("column", HTMLElement), (atEnd) => {
+  toEnd.hidden = atEnd || store.state.turns.length === 0;
 });
 toEnd.addEventListener("click", () => scroll.toEnd());
 

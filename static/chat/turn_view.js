@@ -40,7 +40,7 @@ export class TurnView {
   #continue = create("button", { class: "quiet", text: strings.turn.continue, attributes: { type: "button" } });
   #previous = iconButton("previous", strings.turn.previous, () => this.#actions.choose(this.#turn, -1));
   #next = iconButton("next", strings.turn.next, () => this.#actions.choose(this.#turn, 1));
-  #version = create("span", { class: "version" });
+  #version = create("span", { class: "version", attributes: { dir: "ltr" } });
   #versions = create("span", { class: "versions", attributes: { role: "group" } }, [this.#previous, this.#version, this.#next]);
   /** @type {HTMLElement | null} */
   #problem = null;
@@ -152,7 +152,7 @@ export class TurnView {
     this.#regenerate.hidden = turn.state === "streaming";
     for (const button of [this.#edit, this.#regenerate]) button.disabled = !idle;
     this.#continue.hidden = !(last && idle && canContinue(turn));
-    this.#facts.replaceChildren(...this.#describe(turn, state, elsewhere).map((text) => create("span", { text })));
+    this.#facts.replaceChildren(...this.#describe(turn, state, elsewhere).map((text) => create("span", { text, attributes: { dir: "auto" } })));
     this.#problem?.remove();
     this.#problem = turn.failure ? this.#describeFailure(turn, state.model) : null;
     if (this.#problem) this.#notes.before(this.#problem);
