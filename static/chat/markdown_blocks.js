@@ -30,13 +30,13 @@ function link(href, html) {
 }
 
 /** @param {import("../vendor/marked.js").Tokens.Generic} token */
-function mathSource({ text, display }) {
-  return `<code data-math="${display ? "display" : "inline"}">${escapeHtml(text)}</code>`;
+function mathSource({ text, display, open }) {
+  return `<code data-math="${open ? "open" : display ? "display" : "inline"}">${escapeHtml(text)}</code>`;
 }
 
 /**
  * Markdown as models write it. Raw HTML is shown as text, and images, which are never fetched, become links. A formula becomes its TeX in
- * `code[data-math]`.
+ * `code[data-math]`, where "open" means that its end is still to come.
  */
 const marked = new Marked({
   gfm: true,

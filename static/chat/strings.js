@@ -141,4 +141,12 @@ export const strings = {
     wholeRange: (/** @type {string} */ label, /** @type {number} */ min, /** @type {number} */ max) =>
       `${label}: a whole number from ${min} to ${max}.`,
   },
+
+  markdown: {
+    copy: "Copy",
+    copied: "Copied",
+    notAllowed: "Not allowed",
+    copyCode: "Copy the code",
+    table: "Table",
+  },
 };
