@@ -13,7 +13,7 @@ const OPTIONS = /** @type {const} */ ({
   // What is typed must not fill the page or take forever.
   ...{ maxSize: 40, maxExpand: 500 },
   // These two would set style attributes, which the page's policy forbids.
-  macros: { "\\pmb": "\\boldsymbol{#1}", "\\fcolorbox": "\\colorbox{#2}{#3}" },
+  macros: { "\\pmb": "\\boldsymbol{#1}", "\\fcolorbox": "\\textcolor{#1}{}\\colorbox{#2}{#3}" },
 });
 const LONGEST_SOURCE = 4000;
 

@@ -1,4 +1,4 @@
-/** @import { Attachment, BuildProgress, ChatRequest, EngineEvent, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
+/** @import { Attachment, BuildProgress, ChatRequest, ContextUsage, EngineEvent, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
 /** @import { Query } from "./query.js" */
 /** @import { Store } from "./store.js" */
 import { needsReload, toFailure } from "./failures.js";
@@ -176,6 +176,27 @@ export class Session {
     if (!cut || cut.id !== id || !canContinue(cut) || phase !== "ready" || answering) return;
     this.#store.updateTurn(id, { state: "streaming", finishReason: undefined, failure: undefined });
     void this.#write(cut, { continued: true });
+  }
+
+  /**
+   * What a question would take of the context, before it is sent.
+   *
+   * @param {string} text
+   * @param {Attachment[]} attachments
+   * @returns {Promise<{ whole: ContextUsage, alone: ContextUsage } | null>} after the conversation, and without it; null without a model
+   */
+  async measure(text, attachments) {
+    const engine = this.#engine;
+    if (!engine) return null;
+    const { turns, conversation, canThink: thinks } = this.#store.state;
+    const { system } = conversation.settings;
+    const { thinking } = requestFields(conversation.settings, thinks);
+    const question = newTurn("user", text, turns.at(-1)?.id ?? null, { attachments });
+    const answer = newTurn("assistant", "", question.id);
+    const measure = (/** @type {Turn[]} */ before) =>
+      engine.measureContextUsage(messagesFor([...before, question, answer], answer.id, { system }), thinking ? { thinking } : {});
+    const whole = await measure(turns);
+    return { whole, alone: whole.fits || turns.length === 0 ? whole : await measure([]) };
   }
 
   /** Ends the answer being written; what was written stays. */

@@ -3,6 +3,7 @@
  */
 
 const LOCALE = "en";
+const number = new Intl.NumberFormat(LOCALE);
 const plurals = new Intl.PluralRules(LOCALE);
 
 /**
@@ -48,7 +49,6 @@ export const strings = {
         one: "The oldest turn no longer fits: the model answered without it.",
         other: "The # oldest turns no longer fit: the model answered without them.",
       }),
-    readFrom: "The model read from here on",
   },
 
   announce: {
@@ -76,6 +76,7 @@ export const strings = {
     dismiss: "Dismiss",
     none: "No conversations yet. They are kept in this browser, and nowhere else.",
     notKept: "This window keeps nothing: its conversations end with it.",
+    writeFailed: "This conversation could not be kept: the browser has no room for it. Export it, or delete others.",
     noMatch: "Nothing found.",
     matches: (/** @type {number} */ count) => plural(count, { one: "# conversation found.", other: "# conversations found." }),
     imported: (/** @type {number} */ count) => plural(count, { one: "# conversation imported.", other: "# conversations imported." }),
@@ -148,5 +149,33 @@ export const strings = {
     notAllowed: "Not allowed",
     copyCode: "Copy the code",
     table: "Table",
+  },
+
+  composer: {
+    placeholders: {
+      starting: "The model is loading…",
+      unbuilt: "The model is not built yet",
+      building: "The model is being built…",
+      loading: "The model is loading…",
+      ready: "Ask something",
+      failed: "The model is not loaded",
+    },
+    unnamed: "unnamed",
+    remove: (/** @type {string} */ name) => `Remove ${name}`,
+    refused: (/** @type {string[]} */ problems) =>
+      problems.length === 1 ? `Not attached: ${problems[0]}.` : `${problems.length} files were not attached: ${problems.join("; ")}.`,
+    tooLarge: (/** @type {string} */ name, /** @type {string} */ size, /** @type {string} */ largest) => `${name} has ${size}, more than ${largest}`,
+    unreadable: (/** @type {string} */ name) => `${name} could not be read (folders cannot be attached)`,
+    binary: (/** @type {string} */ name) => `${name} is not text`,
+    emptyFile: (/** @type {string} */ name) => `${name} is empty`,
+    count: (/** @type {number} */ tokens, /** @type {number} */ context) => `${number.format(tokens)} / ${number.format(context)} tokens`,
+    countLabel: (/** @type {number} */ tokens, /** @type {number} */ context) =>
+      `${number.format(tokens)} of the context's ${number.format(context)} tokens`,
+    littleRoom: (/** @type {number} */ left) => `This leaves ${number.format(left)} tokens for the answer.`,
+    dropsOldest: "The conversation no longer fits with this message: its oldest turns will be left out.",
+    doesNotFit: (/** @type {number} */ tokens, /** @type {number} */ context) =>
+      `The conversation would be ${number.format(tokens)} tokens long with this message, but the context holds ${number.format(context)}. Shorten it, or start a new chat.`,
+    neverFits: (/** @type {number} */ tokens, /** @type {number} */ context, /** @type {boolean} */ files) =>
+      `This message is ${number.format(tokens)} tokens long, but the context holds ${number.format(context)}. Shorten it${files ? " or remove a file" : ""}.`,
   },
 };
