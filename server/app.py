@@ -81,8 +81,7 @@ def _page_router(catalogue: Catalogue, builds: Builds, page: Page) -> APIRouter:
     @router.api_route("/", methods=["GET", "HEAD"])
     def index() -> Response:
         """The page, for the operator's first model."""
-        names = [entry.name for entry in catalogue.entries()]
-        return HTMLResponse(chat_page(catalogue.default, names, static=page.address(page.version())), headers=fresh)
+        return HTMLResponse(chat_page(catalogue.default, static=page.address(page.version())), headers=fresh)
 
     @router.api_route("/models", methods=["GET", "HEAD"])
     @router.api_route("/models/", methods=["GET", "HEAD"])

@@ -19,9 +19,9 @@ _environment = Environment(
 _environment.filters["size"] = size_text
 
 
-def chat_page(default: str, names: Sequence[str], *, static: str, head: str = "") -> str:
-    """The chat page for the models `names`. static: the page's files; head: further meta elements, as HTML."""
-    return _render("index.html", model=default, models=names, static=static, head=head)
+def chat_page(default: str, *, static: str, head: str = "") -> str:
+    """The chat page, which opens with the model `default`. static: the page's files; head: further meta elements, as HTML."""
+    return _render("index.html", model=default, static=static, head=head)
 
 
 def models_page(models: Sequence[ModelInfo], *, static: str, root: str = "../") -> str:

@@ -46,8 +46,7 @@ def export_site(models_dir: Path, names: Sequence[str], target: Path) -> list[Ma
         _write(target / "models" / "index.html", models_page(models, static="../static"))
         listing = ModelList(default=models[0].name, models=models)
         _write(target / "api" / "models", listing.model_dump_json())
-        names = [model.name for model in models]
-        _write(target / "index.html", chat_page(names[0], names, static="static", head=_meta_policy()))
+        _write(target / "index.html", chat_page(models[0].name, static="static", head=_meta_policy()))
         hashed = [
             f"/models/{name}/{file.path}" for (_, name), m in zip(artifacts, manifests, strict=True) for file in m.files
         ]

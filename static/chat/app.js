@@ -3,6 +3,7 @@ import { mountComposer } from "./composer.js";
 import { ConversationStore } from "./conversation_store.js";
 import { mountConversation } from "./conversation_view.js";
 import { byId } from "./dom.js";
+import { mountModels } from "./models_view.js";
 import { mountNotice } from "./notice_view.js";
 import { Library } from "./library.js";
 import { mountLibrary } from "./library_view.js";
@@ -14,7 +15,6 @@ import { mountSettings } from "./settings_view.js";
 import { mountShortcuts } from "./shortcuts.js";
 import { mountStart } from "./start_view.js";
 import { Store } from "./store.js";
-import { mountStoredModels } from "./stored_models_view.js";
 import { mountTheme } from "./theme.js";
 import { newConversation } from "./tree.js";
 
@@ -54,7 +54,7 @@ toEnd.addEventListener("click", () => scroll.toEnd());
 
 mountTheme(byId("theme", HTMLButtonElement));
 mountSettings(store, library);
-mountStoredModels(byId("stored", HTMLElement));
+mountModels(store);
 mountStart(store, session);
 const { editLast } = mountConversation(byId("log", HTMLElement), store, session, library);
 mountComposer(store, session);
@@ -88,14 +88,6 @@ store.subscribe((state, previous) => {
   newChat.disabled = state.turns.length === 0;
   demoBadge.hidden = !state.demo;
   document.title = [state.conversation.title, "WebGemma"].filter(Boolean).join(" · ");
-});
-
-const models = byId("models", HTMLSelectElement);
-models.value = model;
-models.addEventListener("change", () => {
-  const address = new URL(location.href);
-  address.searchParams.set("model", models.value);
-  location.assign(address);
 });
 
 // Other hosts than our server may have none.

@@ -73,9 +73,10 @@ def test_the_page_of_an_unknown_model_is_404(client: TestClient) -> None:
         assert (response.status_code, response.json()["error"]["code"]) in ((404, "unknown-model"), (404, "not-found"))
 
 
-def test_the_chat_page_offers_every_model(connect: Connect, models: Path) -> None:
+def test_the_chat_page_names_its_model_and_links_to_all_of_them(connect: Connect, models: Path) -> None:
     write_artifact(models, "demo", demo=True)
     write_artifact(models, "tune")
     page = connect().get("/").text
-    assert re.findall(r'<option value="([^"]+)"', page) == ["demo", "tune"]
+    assert 'data-model="demo"' in page
+    assert 'aria-label="Model: demo"' in page
     assert 'href="models/"' in page
