@@ -149,6 +149,24 @@ def test_a_message_longer_than_the_context_is_refused_with_both_numbers_and_anot
     assert greedy.ask(CAPITAL).text.strip(" .") == "Paris"
 
 
+def test_kernels_are_timed_between_two_questions_and_the_conversation_goes_on(greedy: ChatPage) -> None:
+    questions = ("What is the capital of France? Answer in one word.", "And of Japan?")
+    expected = [greedy.ask(question).text for question in questions]
+    greedy.start_over()
+    assert greedy.ask(questions[0]).text == expected[0]
+    greedy.page.get_by_role("button", name="Performance").click()
+    panel = greedy.page.get_by_role("dialog", name="Performance")
+    expect(panel.get_by_role("img", name=re.compile("on the GPU: weights .*keys and values"))).to_be_visible()
+    panel.get_by_role("button", name="Time the kernels").click()
+    table = panel.get_by_role("table")
+    expect(table).to_contain_text("on the GPU", timeout=ANSWER_MS)
+    calls = [int(row.get_by_role("cell").first.inner_text()) for row in table.get_by_role("row").all()[1:]]
+    dispatches = panel.get_by_text("Dispatches a token").locator("xpath=following-sibling::dd")
+    assert sum(calls) == int(dispatches.inner_text())
+    greedy.page.keyboard.press("Escape")
+    assert greedy.ask(questions[1]).text == expected[1]
+
+
 def test_reading_further_up_is_not_disturbed_by_a_growing_answer(greedy: ChatPage) -> None:
     greedy.ask("Hi")
     greedy.page.set_viewport_size({"width": 800, "height": 300})

@@ -196,7 +196,7 @@ class Composer {
   }
 }
 
-/** The selector itself is an error in browsers without popovers. */
+/** The selector itself is an error in browsers without popovers. What stays open while a person chats does not count. */
 function popoverIsOpen() {
-  return document.querySelector("dialog[open]") !== null || (CSS.supports("selector(:popover-open)") && document.querySelector(":popover-open") !== null);
+  return CSS.supports("selector(:popover-open)") && document.querySelector(":popover-open:not([popover=manual])") !== null;
 }
