@@ -1,4 +1,4 @@
-"""Attaching text files to a question, and knowing how much of the context it takes. The engine is a fake, the page is real."""
+"""Attaching text files to a question, and how much of the context it takes. The engine is a fake, the page is real."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ GIVE = """
   const data = new DataTransfer();
   for (const [name, bytes] of files) data.items.add(new File([new Uint8Array(bytes)], name));
   const target = document.getElementById("message");
-  if (kind === "paste") return target.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+  const bubbling = { bubbles: true, cancelable: true };
+  if (kind === "paste") return target.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, ...bubbling }));
   for (const type of ["dragenter", "dragover"]) {
     document.body.dispatchEvent(new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
   }
@@ -109,7 +110,12 @@ def test_files_are_dropped_and_pasted(writing: tuple[ChatPage, FakeEngine], kind
 
 def test_what_is_no_text_or_too_large_gives_one_message(writing: tuple[ChatPage, FakeEngine]) -> None:
     chat, _ = writing
-    choose(chat, text_file("ok.txt", "ok"), text_file("photo.txt", b"\x89PNG\x00\x01"), text_file("big.log", "x" * 2_100_000))
+    choose(
+        chat,
+        text_file("ok.txt", "ok"),
+        text_file("photo.txt", b"\x89PNG\x00\x01"),
+        text_file("big.log", "x" * 2_100_000),
+    )
     note = chat.page.get_by_text("files were not attached")
     expect(note).to_have_text("2 files were not attached: photo.txt is not text; big.log has 2.1 MB, more than 2.0 MB.")
     expect(chat.page.get_by_role("button", name="Remove ok.txt")).to_be_visible()
@@ -117,7 +123,9 @@ def test_what_is_no_text_or_too_large_gives_one_message(writing: tuple[ChatPage,
     expect(note).to_be_hidden()
 
 
-def test_the_tokens_of_a_draft_are_counted_with_its_files_and_the_conversation(writing: tuple[ChatPage, FakeEngine]) -> None:
+def test_the_tokens_of_a_draft_are_counted_with_its_files_and_the_conversation(
+    writing: tuple[ChatPage, FakeEngine],
+) -> None:
     chat, _ = writing
     count = chat.page.locator("#tokens")
     chat.message.fill("one two three")
@@ -138,7 +146,9 @@ def test_a_question_that_can_never_fit_is_refused_with_both_numbers_and_stays_in
     long = "word " * 500
     chat.message.fill(long)
     chat.message.press("Enter")
-    expect(chat.page.get_by_text("This message is 502 tokens long, but the context holds 400. Shorten it.")).to_be_visible()
+    expect(
+        chat.page.get_by_text("This message is 502 tokens long, but the context holds 400. Shorten it.")
+    ).to_be_visible()
     expect(chat.send).to_be_disabled()
     expect(chat.message).to_have_value(long)
     assert len(fake.requests) == asked
@@ -157,10 +167,14 @@ def test_counting_waits_until_typing_rests(writing: tuple[ChatPage, FakeEngine])
     chat, _ = writing
     chat.page.evaluate(
         """async () => {
-          const { Engine } = await import(document.querySelector("script[type=module]").src.replace("chat/app.js", "engine/engine.js"));
+          const page = document.querySelector("script[type=module]").src;
+          const { Engine } = await import(page.replace("chat/app.js", "engine/engine.js"));
           window.measured = 0;
           const real = Engine.prototype.measureContextUsage;
-          Engine.prototype.measureContextUsage = function (...args) { window.measured += 1; return real.apply(this, args); };
+          Engine.prototype.measureContextUsage = function (...args) {
+            window.measured += 1;
+            return real.apply(this, args);
+          };
         }"""
     )
     chat.message.press_sequentially("a question that is typed key by key", delay=10)

@@ -141,7 +141,9 @@ def test_an_answer_ends_at_the_limit_of_the_settings(brief: ChatPage) -> None:
     expect(brief.log).to_contain_text("6 tokens")
 
 
-def test_a_message_longer_than_the_context_is_refused_with_both_numbers_and_another_one_goes_on(greedy: ChatPage) -> None:
+def test_a_message_longer_than_the_context_is_refused_with_both_numbers_and_another_one_goes_on(
+    greedy: ChatPage,
+) -> None:
     greedy.type_and_send("What is the capital of France? " * 400)
     note = greedy.page.get_by_text("but the context holds 2,048")
     expect(note).to_have_text(re.compile(r"This message is \d,\d{3} tokens long"))

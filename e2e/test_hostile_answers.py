@@ -64,7 +64,25 @@ ATTRIBUTES = {
     *("role", "start", "tabindex", "target", "title", "type"),
 }
 TAGS = {
-    *("a", "blockquote", "br", "button", "code", "del", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol"),
+    *(
+        "a",
+        "blockquote",
+        "br",
+        "button",
+        "code",
+        "del",
+        "div",
+        "em",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "li",
+        "ol",
+    ),
     *("p", "pre", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
 }
 

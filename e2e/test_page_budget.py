@@ -1,4 +1,4 @@
-"""What the page costs a visitor: nobody else is asked for anything, little has to arrive first, and it is drawn at once."""
+"""What the page costs a visitor: nobody else is asked, little has to arrive first, and it is drawn at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, Response, expect
+from playwright.sync_api import Browser, FilePayload, Page, Response, expect
 
 from e2e.chat_page import ChatPage
 from e2e.fake_engine import FakeEngine
@@ -49,7 +49,8 @@ def test_the_whole_page_is_used_and_nobody_but_its_server_is_asked(page: Page, b
     chat = ChatPage(page, bare_address)
     chat.open()
     chat.wait_until_ready()
-    page.locator("#files").set_input_files([{"name": "a.html", "mimeType": "text/html", "buffer": b"<img src=https://example.org/a>"}])
+    file: FilePayload = {"name": "a.html", "mimeType": "", "buffer": b"<img src=https://example.org/a>"}
+    page.locator("#files").set_input_files([file])
     fake.answer(ANSWER)
     chat.ask("![mine](https://example.org/mine.png) <script src=https://example.org/s.js></script>")
     expect(page.locator(".katex").first).to_be_visible()
@@ -113,7 +114,8 @@ def test_the_page_can_be_installed_and_its_icons_are_pictures(browser: Browser, 
     assert re.fullmatch(r".*/app\.webmanifest", found["url"])
     for icon in manifest["icons"]:
         size = page.evaluate(
-            "async (src) => { const image = new Image(); image.src = src; await image.decode(); return image.naturalWidth; }", icon["src"]
+            "async (src) => { const i = new Image(); i.src = src; await i.decode(); return i.naturalWidth; }",
+            icon["src"],
         )
         assert size > 0
     errors = {error["errorId"] for error in tools.send("Page.getInstallabilityErrors")["installabilityErrors"]}

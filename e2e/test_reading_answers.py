@@ -1,4 +1,4 @@
-"""Reading an answer: code, formulas, tables and links, while it streams and afterwards. The engine is a fake, the page is real."""
+"""Reading an answer: code, formulas, tables, links, while it streams and afterwards. The engine is a fake."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PYTHON = 'def greet(name: str) -> str:\n    # Says hello.\n    return f"Hello, {
 # One piece of a long answer, of about 100 tokens; the number tells the pieces apart.
 PIECE = """## Part %(n)d
 
-A paragraph of part %(n)d with *emphasis*, `code`, a [link](https://example.org/%(n)d) and a formula $a_{%(n)d} = b^2$, which goes on for a
-while so that it is as long as people's paragraphs are, and then it ends.
+A paragraph of part %(n)d with *emphasis*, `code`, a [link](https://example.org/%(n)d) and a formula
+$a_{%(n)d} = b^2$, which goes on for a while so that it is as long as people's paragraphs are, and then it ends.
 
 1. First of %(n)d, **bold**
 2. Second of %(n)d
@@ -36,7 +36,7 @@ print(x)
 """
 # Feeds a view token by token, and counts the elements that each token makes.
 COUNT_WORK = """
-async ([text, warm]) => {
+async (text) => {
   const { MarkdownView } = await import("/static/chat/markdown.js");
   const element = document.querySelector("#log").appendChild(document.createElement("article"));
   const view = new MarkdownView(element);
@@ -59,7 +59,6 @@ async ([text, warm]) => {
   }
   observer.disconnect();
   const kept = first.every((block) => block.isConnected);
-  const html = element.innerHTML.length;
   element.remove();
   return { tokens: tokens.length, work, times, kept, blocks: first.length };
 }
@@ -97,7 +96,9 @@ def answer(chat: ChatPage, fake: FakeEngine, text: str) -> Page:
 
 def sideways(page: Page) -> int:
     """How far the conversation scrolls sideways, in px."""
-    distance: int = page.evaluate("document.getElementById('main').scrollWidth - document.getElementById('main').clientWidth")
+    distance: int = page.evaluate(
+        "document.getElementById('main').scrollWidth - document.getElementById('main').clientWidth"
+    )
     return distance
 
 
@@ -129,12 +130,17 @@ def test_code_tells_its_language_and_is_copied_as_it_was_written(fresh: Fresh) -
 
 def test_formulas_are_set_in_every_notation_and_break_no_policy(fresh: Fresh) -> None:
     chat, fake, watch = fresh
-    text = "So $x^2$ and \\(y\\):\n\n$$\n\\frac{a}{b}\n$$\n\n\\[ \\pmb{z} + \\fcolorbox{red}{blue}{c} + \\sqrt{\\underline{q}} \\]\n"
+    last = "\\[ \\pmb{z} + \\fcolorbox{red}{blue}{c} + \\sqrt{\\underline{q}} \\]"
+    text = f"So $x^2$ and \\(y\\):\n\n$$\n\\frac{{a}}{{b}}\n$$\n\n{last}\n"
     page = answer(chat, fake, text)
     expect(page.locator(".katex")).to_have_count(4)
     expect(page.locator(".katex-display")).to_have_count(2)
     assert page.locator(".katex math annotation").first.text_content() == "x^2"
-    answer(chat, fake, "Wrong: $\\frac{a$, $\\nosuch{x}$, $\\htmlStyle{color: red}{x}$, $\\includegraphics{https://example.org/i.png}$")
+    answer(
+        chat,
+        fake,
+        "Wrong: $\\frac{a$, $\\nosuch{x}$, $\\htmlStyle{color: red}{x}$, $\\includegraphics{https://example.org/i.png}$",
+    )
     expect(chat.answers.last.locator("code", has_text="\\nosuch{x}")).to_be_visible()
     assert (watch.violations, watch.foreign(chat.address), watch.console_errors) == ([], [], [])
 
@@ -146,7 +152,8 @@ def test_what_is_wide_scrolls_in_itself_and_never_the_page(fresh: Fresh) -> None
     formula = " + ".join(f"a_{{{n}}}" for n in range(60))
     chat.page.set_viewport_size({"width": 360, "height": 740})
     try:
-        text = f"{row}\n|{'---|' * 9}\n{row}\n\n```js\nlet {long};\n```\n\n$${formula}$$\n\n{long}\n\n- {long}\n  | {long} |\n  |---|\n"
+        table = f"{row}\n|{'---|' * 9}\n{row}\n"
+        text = f"{table}\n```js\nlet {long};\n```\n\n$${formula}$$\n\n{long}\n\n- {long}\n  | {long} |\n  |---|\n"
         page = answer(chat, fake, text)
         expect(page.locator(".katex-display")).to_be_visible()
         assert sideways(page) == 0
@@ -162,7 +169,11 @@ def test_what_is_wide_scrolls_in_itself_and_never_the_page(fresh: Fresh) -> None
 
 def test_links_open_apart_and_images_are_never_fetched(fresh: Fresh) -> None:
     chat, fake, watch = fresh
-    page = answer(chat, fake, "[docs](https://example.org/d) ![chart](https://example.org/c.png) [bad](javascript:alert(1)) <b>raw</b>")
+    page = answer(
+        chat,
+        fake,
+        "[docs](https://example.org/d) ![chart](https://example.org/c.png) [bad](javascript:alert(1)) <b>raw</b>",
+    )
     links = chat.answers.last.get_by_role("link")
     expect(links).to_have_text(["docs", "chart"])
     for link in links.all():
@@ -176,7 +187,7 @@ def test_links_open_apart_and_images_are_never_fetched(fresh: Fresh) -> None:
 def test_a_token_of_a_long_answer_costs_what_a_token_of_a_short_one_does(fresh: Fresh) -> None:
     chat, _, _ = fresh
     text = "".join(PIECE % {"n": n} for n in range(45))
-    counted = chat.page.evaluate(COUNT_WORK, [text, True])
+    counted = chat.page.evaluate(COUNT_WORK, text)
     assert counted["tokens"] > 4000
     assert counted["blocks"] > 10
     assert counted["kept"], "a block that was complete was rendered again"
@@ -191,12 +202,17 @@ def test_a_token_of_a_long_answer_costs_what_a_token_of_a_short_one_does(fresh: 
     ("kind", "text"),
     [
         ("one list", "".join(f"{n}. Item {n} with *some* words and `code`\n" for n in range(1, 250))),
-        ("one block of code", "```python\n" + "".join(f"value_{n} = function({n})  # comment\n" for n in range(250)) + "```\n"),
+        (
+            "one block of code",
+            "```python\n" + "".join(f"value_{n} = function({n})  # comment\n" for n in range(250)) + "```\n",
+        ),
     ],
 )
-def test_a_long_answer_that_is_all_of_one_kind_is_not_rendered_anew_for_each_token(fresh: Fresh, kind: str, text: str) -> None:
+def test_a_long_answer_that_is_all_of_one_kind_is_not_rendered_anew_for_each_token(
+    fresh: Fresh, kind: str, text: str
+) -> None:
     chat, _, _ = fresh
-    counted = chat.page.evaluate(COUNT_WORK, [text, True])
+    counted = chat.page.evaluate(COUNT_WORK, text)
     elements = sum(counted["work"])
     print(kind, counted["tokens"], elements, max(counted["times"]), sum(counted["times"]))
     assert elements < 25 * counted["tokens"]
@@ -208,8 +224,10 @@ def test_nothing_that_is_being_read_moves_while_an_answer_streams(fresh: Fresh) 
     page.evaluate(
         """() => {
           window.shifts = [];
-          new PerformanceObserver((list) => window.shifts.push(...list.getEntries().filter((e) => !e.hadRecentInput).map((e) => e.value)))
-            .observe({ type: "layout-shift", buffered: false });
+          const note = (list) => {
+            for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts.push(entry.value);
+          };
+          new PerformanceObserver(note).observe({ type: "layout-shift" });
         }"""
     )
     answer(chat, fake, "$x$\n\n```python\nx = 1\n```\n")

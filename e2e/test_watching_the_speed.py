@@ -1,4 +1,4 @@
-"""The performance panel. The engine is a fake, the page is real; the kernels of a real one are timed in test_chat_controls.py."""
+"""The performance panel. The engine is a fake; the kernels of a real one are timed in test_chat_controls.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from e2e.fake_engine import FakeEngine
 KERNELS = {
     "microseconds": 1834.2,
     "position": 72,
-    "kernels": [{"name": "matvec", "count": 35, "microseconds": 1500.0}, {"name": "norm", "count": 70, "microseconds": 500.0}],
+    "kernels": [
+        {"name": "matvec", "count": 35, "microseconds": 1500.0},
+        {"name": "norm", "count": 70, "microseconds": 500.0},
+    ],
 }
 
 

@@ -74,7 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _page_router(catalogue: Catalogue, builds: Builds, page: Page) -> APIRouter:
-    """GET / and /app.webmanifest: the chat page; GET /models/ and /models/NAME/: plain pages about the models; GET /bench."""
+    """GET / and /app.webmanifest: the chat page; GET /models/ and /models/NAME/: about the models; GET /bench."""
     router = APIRouter()
     fresh = {"Cache-Control": "no-cache"}
 

@@ -23,12 +23,12 @@ _environment.filters["size"] = size_text
 
 
 def chat_page(default: str, *, static: str, head: str = "") -> str:
-    """The chat page, which opens with the model `default`. static: the page's files; head: further meta elements, as HTML."""
+    """The chat page, with the model `default` at first. static: the page's files; head: more meta elements, as HTML."""
     return _render("index.html", model=default, static=static, head=head, paper=PAPER)
 
 
 def web_manifest(*, static: str) -> str:
-    """app.webmanifest, at the site's root: with it browsers can install the page like a program. static: the page's files."""
+    """app.webmanifest, at the site's root: with it a browser can install the page. static: the page's files."""
     icons = [
         {"src": f"{static}/icons/webgemma.svg", "type": "image/svg+xml", "sizes": "any", "purpose": "any"},
         {"src": f"{static}/icons/maskable.svg", "type": "image/svg+xml", "sizes": "any", "purpose": "maskable"},

@@ -73,6 +73,7 @@ class Composer {
     store.subscribe((state, previous) => {
       this.#show();
       if (state.turns !== previous.turns && !state.answering) this.#count();
+      if (state.conversation.settings !== previous.conversation.settings) this.#showNote();
       // A touch keyboard that opens by itself hides the page; elsewhere typing can start at once.
       if (state.phase === "ready" && previous.phase !== "ready" && matchMedia("(pointer: fine)").matches) this.#message.focus();
     });
@@ -148,9 +149,9 @@ class Composer {
     const { phase, answering, turns } = this.#store.state;
     const draft = this.#draft();
     if (phase !== "ready" || answering || this.#sending || draft.text.trim() === "") return;
-    // What the conversation takes does not count where its oldest turns make room.
-    const used = this.#dropsOldest() ? 0 : (turns.at(-1)?.usage?.total_tokens ?? 0);
-    if (!surelyFits(draft, this.#context - used)) {
+    // What the conversation takes does not count where its oldest turns make room, and is not known where they did.
+    const used = turns.some(({ dropped }) => dropped) ? Infinity : (turns.at(-1)?.usage?.total_tokens ?? 0);
+    if (!surelyFits(draft, this.#context - (this.#dropsOldest() ? 0 : used))) {
       this.#sending = true;
       this.#show();
       await this.#meter.now(draft);
