@@ -23,7 +23,7 @@ export { WebGemmaError };
 
 const setup = {
   ...{ progress: [], error: null, hold: false, context: 2048, thinking: true },
-  ...{ manifest: {}, stats: {} },
+  ...{ manifest: {}, stats: {}, kernels: null },
   .../** @type {any} */ (globalThis).fakeEngineSetup,
 };
 
@@ -136,6 +136,10 @@ export class Engine {
 
   async stats() {
     return control.stats;
+  }
+
+  async timeKernels() {
+    return setup.kernels;
   }
 
   async reset() {

@@ -9,7 +9,7 @@ import re
 
 from playwright.sync_api import expect
 
-from e2e.chat_page import ChatPage
+from e2e.chat_page import ANSWER_MS, ChatPage
 from e2e.fake_engine import FakeEngine
 
 STORY = "Tell me a short story about a fox."
@@ -147,18 +147,32 @@ def test_an_answer_ends_at_the_limit_of_the_settings(brief: ChatPage) -> None:
     expect(brief.log).to_contain_text("6 tokens")
 
 
-def test_a_conversation_longer_than_the_context_fails_with_both_numbers_and_another_one_goes_on(
+def test_a_message_longer_than_the_context_is_refused_with_both_numbers_and_another_one_goes_on(
     greedy: ChatPage,
 ) -> None:
-    answer = greedy.ask("What is the capital of France? " * 400)
-    assert answer.state == "error"
-    problem = greedy.log.get_by_role("alert")
-    expect(problem).to_have_count(1)
-    expect(problem).to_contain_text("The conversation is too long")
-    expect(problem).to_contain_text(re.compile(r"is \d{4} tokens long, but the context holds 2048"))
-    expect(problem.get_by_role("button", name="Retry")).to_be_visible()
-    greedy.start_over()
+    greedy.type_and_send("What is the capital of France? " * 400)
+    note = greedy.page.get_by_text("but the context holds 2,048")
+    expect(note).to_have_text(re.compile(r"This message is \d,\d{3} tokens long"))
+    expect(greedy.articles).to_have_count(0)
     assert greedy.ask(CAPITAL).text.strip(" .") == "Paris"
+
+
+def test_kernels_are_timed_between_two_questions_and_the_conversation_goes_on(greedy: ChatPage) -> None:
+    questions = ("What is the capital of France? Answer in one word.", "And of Japan?")
+    expected = [greedy.ask(question).text for question in questions]
+    greedy.start_over()
+    assert greedy.ask(questions[0]).text == expected[0]
+    greedy.page.get_by_role("button", name="Performance").click()
+    panel = greedy.page.get_by_role("dialog", name="Performance")
+    expect(panel.get_by_role("img", name=re.compile("on the GPU: weights .*keys and values"))).to_be_visible()
+    panel.get_by_role("button", name="Time the kernels").click()
+    table = panel.get_by_role("table")
+    expect(table).to_contain_text("on the GPU", timeout=ANSWER_MS)
+    calls = [int(row.get_by_role("cell").first.inner_text()) for row in table.get_by_role("row").all()[1:]]
+    dispatches = panel.get_by_text("Dispatches a token").locator("xpath=following-sibling::dd")
+    assert sum(calls) == int(dispatches.inner_text())
+    greedy.page.keyboard.press("Escape")
+    assert greedy.ask(questions[1]).text == expected[1]
 
 
 def test_reading_further_up_is_not_disturbed_by_a_growing_answer(faked: ChatPage, fake_engine: FakeEngine) -> None:

@@ -3,9 +3,11 @@ import { mountComposer } from "./composer.js";
 import { ConversationStore } from "./conversation_store.js";
 import { mountConversation } from "./conversation_view.js";
 import { byId } from "./dom.js";
+import { mountModels } from "./models_view.js";
 import { mountNotice } from "./notice_view.js";
 import { Library } from "./library.js";
 import { mountLibrary } from "./library_view.js";
+import { mountPerformance } from "./performance_view.js";
 import { newChatSettings } from "./presets.js";
 import { parseQuery } from "./query.js";
 import { StickToEnd } from "./scroll.js";
@@ -14,7 +16,6 @@ import { mountSettings } from "./settings_view.js";
 import { mountShortcuts } from "./shortcuts.js";
 import { mountStart } from "./start_view.js";
 import { Store } from "./store.js";
-import { mountStoredModels } from "./stored_models_view.js";
 import { mountTheme } from "./theme.js";
 import { newConversation } from "./tree.js";
 
@@ -54,10 +55,11 @@ toEnd.addEventListener("click", () => scroll.toEnd());
 
 mountTheme(byId("theme", HTMLButtonElement));
 mountSettings(store, library);
-mountStoredModels(byId("stored", HTMLElement));
+mountModels(store);
 mountStart(store, session);
 const { editLast } = mountConversation(byId("log", HTMLElement), store, session, library);
 mountComposer(store, session);
+mountPerformance(store, session);
 mountNotice(byId("notice", HTMLElement), store);
 mountAnnouncer(byId("status", HTMLElement), store);
 const sidebar = mountLibrary(store, library, kept);
@@ -88,14 +90,6 @@ store.subscribe((state, previous) => {
   newChat.disabled = state.turns.length === 0;
   demoBadge.hidden = !state.demo;
   document.title = [state.conversation.title, "WebGemma"].filter(Boolean).join(" · ");
-});
-
-const models = byId("models", HTMLSelectElement);
-models.value = model;
-models.addEventListener("change", () => {
-  const address = new URL(location.href);
-  address.searchParams.set("model", models.value);
-  location.assign(address);
 });
 
 // Other hosts than our server may have none.

@@ -9,6 +9,26 @@
 
 const GRAPHICS_DRIVER = "Update the graphics driver, and restart the browser (not only this tab).";
 
+const NAMES = [
+  { name: "Edge", version: /Edg\/([\d]+)/ },
+  { name: "Opera", version: /OPR\/([\d]+)/ },
+  { name: "Firefox", version: /Firefox\/([\d]+)/ },
+  { name: "Chrome", version: /Chrom(?:e|ium)\/([\d]+)/ },
+  { name: "Safari", version: /Version\/([\d.]+).*Safari\// },
+];
+
+/**
+ * @param {string} userAgent
+ * @returns {string} such as "Firefox 141"; "" for one that is not known
+ */
+export function browserName(userAgent) {
+  for (const { name, version } of NAMES) {
+    const found = version.exec(userAgent)?.[1];
+    if (found) return `${name} ${found}`;
+  }
+  return "";
+}
+
 /**
  * The user agent string only chooses which advice comes first; WebGPU itself is always detected, never guessed.
  *

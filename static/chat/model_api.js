@@ -1,6 +1,17 @@
 /** @import { BuildProgress } from "./types.js" */
 
-/** @typedef {"ready" | "building" | "unbuilt"} ModelState */
+/**
+ * @typedef {"ready" | "building" | "unbuilt"} ModelState
+ *
+ * @typedef {object} ModelInfo  as the server tells it; what only a build can tell is null before
+ * @property {string} name
+ * @property {string} title
+ * @property {ModelState | "failed"} state
+ * @property {boolean} [demo]
+ * @property {string | null} [error]
+ * @property {number | null} [bytes]
+ * @property {number | null} [context]
+ */
 
 /** An error with a code that failures.js explains. */
 class ApiError extends Error {
@@ -28,16 +39,22 @@ async function request(path, options) {
   }
 }
 
+/** @returns {Promise<ModelInfo[] | null>} null where nobody answers, or there is no such API */
+export async function listModels() {
+  const response = await request("api/models").catch(() => null);
+  if (!response?.ok) return null;
+  const { models } = await response.json();
+  return models;
+}
+
 /**
  * @param {string} name
  * @returns {Promise<ModelState>} "ready" also where there is no such API, as on a static host, and where nobody answers: the
  *   model may be in the browser's storage
  */
 export async function modelState(name) {
-  const response = await request("api/models").catch(() => null);
-  if (!response?.ok) return "ready";
-  /** @type {{ models: { name: string, state: ModelState | "failed", error: string | null }[] }} */
-  const { models } = await response.json();
+  const models = await listModels();
+  if (!models) return "ready";
   const model = models.find((candidate) => candidate.name === name);
   if (!model) throw new ApiError("unknown-model", `The server has no model "${name}".`);
   if (model.state === "failed") throw new ApiError("build", model.error ?? "");

@@ -3,6 +3,7 @@
  */
 
 const LOCALE = "en";
+const number = new Intl.NumberFormat(LOCALE);
 const plurals = new Intl.PluralRules(LOCALE);
 
 /**
@@ -140,5 +141,111 @@ export const strings = {
     range: (/** @type {string} */ label, /** @type {number} */ min, /** @type {number} */ max) => `${label}: from ${min} to ${max}.`,
     wholeRange: (/** @type {string} */ label, /** @type {number} */ min, /** @type {number} */ max) =>
       `${label}: a whole number from ${min} to ${max}.`,
+  },
+
+  markdown: {
+    copy: "Copy",
+    copied: "Copied",
+    notAllowed: "Not allowed",
+    copyCode: "Copy the code",
+    table: "Table",
+  },
+
+  composer: {
+    placeholders: {
+      starting: "The model is loading…",
+      unbuilt: "The model is not built yet",
+      building: "The model is being built…",
+      loading: "The model is loading…",
+      ready: "Ask something",
+      failed: "The model is not loaded",
+    },
+    unnamed: "unnamed",
+    remove: (/** @type {string} */ name) => `Remove ${name}`,
+    refused: (/** @type {string[]} */ problems) =>
+      problems.length === 1 ? `Not attached: ${problems[0]}.` : `${problems.length} files were not attached: ${problems.join("; ")}.`,
+    tooLarge: (/** @type {string} */ name, /** @type {string} */ size, /** @type {string} */ largest) => `${name} has ${size}, more than ${largest}`,
+    unreadable: (/** @type {string} */ name) => `${name} could not be read (folders cannot be attached)`,
+    binary: (/** @type {string} */ name) => `${name} is not text`,
+    emptyFile: (/** @type {string} */ name) => `${name} is empty`,
+    count: (/** @type {number} */ tokens, /** @type {number} */ context) => `${number.format(tokens)} / ${number.format(context)} tokens`,
+    countLabel: (/** @type {number} */ tokens, /** @type {number} */ context) =>
+      `${number.format(tokens)} of the context's ${number.format(context)} tokens`,
+    littleRoom: (/** @type {number} */ left) => `This leaves ${number.format(left)} tokens for the answer.`,
+    dropsOldest: "The conversation no longer fits with this message: its oldest turns will be left out.",
+    doesNotFit: (/** @type {number} */ tokens, /** @type {number} */ context) =>
+      `The conversation would be ${number.format(tokens)} tokens long with this message, but the context holds ${number.format(context)}. Shorten it, or start a new chat.`,
+    neverFits: (/** @type {number} */ tokens, /** @type {number} */ context, /** @type {boolean} */ files) =>
+      `This message is ${number.format(tokens)} tokens long, but the context holds ${number.format(context)}. Shorten it${files ? " or remove a file" : ""}.`,
+  },
+
+  models: {
+    button: (/** @type {string} */ title) => `Model: ${title}`,
+    reading: "Looking…",
+    offline: "The server does not answer: only what this browser keeps is listed.",
+    keepsNothing: "This browser window keeps no files.",
+    room: (/** @type {string} */ used, /** @type {string} */ quota) => `This browser keeps ${used} of at most ${quota} for this page.`,
+    demo: "demo",
+    loaded: "Loaded",
+    loading: "Loading…",
+    chosen: "Chosen",
+    use: "Use",
+    build: "Build",
+    check: "Check",
+    remove: "Delete",
+    storedHere: "kept in this browser",
+    storedOnly: "kept in this browser only",
+    onServer: "on the server",
+    building: "being built on the server",
+    unbuilt: "not built yet",
+    buildFailed: "could not be built",
+    unfinished: (/** @type {string} */ here, /** @type {string} */ all) => `${here} of ${all} kept, unfinished`,
+    context: (/** @type {number} */ tokens) => `context up to ${number.format(tokens)}`,
+    needs: (/** @type {string} */ size, /** @type {number} */ tokens) => `about ${size} on the GPU, at a context of ${number.format(tokens)}`,
+    checking: (/** @type {string} */ name, /** @type {string} */ done, /** @type {string} */ all) => `Checking ${name}: ${done} of ${all}`,
+    undamaged: (/** @type {string} */ name) => `${name} is undamaged.`,
+    damaged: (/** @type {string} */ name, /** @type {number} */ count) =>
+      `${count} damaged ${count === 1 ? "file" : "files"} of ${name} removed; the next visit downloads them again.`,
+    deleted: (/** @type {string} */ name) => `${name} was deleted from this browser.`,
+    deletedLater: (/** @type {string} */ name) => `${name} was deleted from this browser; a tab still uses some of its files, and they go later.`,
+    failed: (/** @type {string} */ message) => `That did not work: ${message}`,
+  },
+
+  performance: {
+    unknown: "–",
+    rate: "Speed",
+    rateNow: "Speed now",
+    rateUnit: "tokens/s",
+    first: "First token after",
+    firstUnit: "ms",
+    prefill: "Reading the prompt",
+    tokens: "Tokens",
+    tokenCount: (/** @type {number} */ prompt, /** @type {number} */ cached, /** @type {number} */ written) =>
+      `${number.format(prompt)} read${cached > 0 ? `, ${number.format(cached)} of them kept from before` : ""}; ${number.format(written)} written`,
+    noPlot: "Ask something that takes a few seconds to answer: its speed over time is plotted here.",
+    plotTitle: "Tokens/s of the last answer",
+    plotAlong: "seconds",
+    plotLabel: (/** @type {number} */ points, /** @type {string} */ least, /** @type {string} */ most) => `between ${least} and ${most}, at ${points} points in time`,
+    noModel: "No model is loaded.",
+    noMemory: "The engine does not tell how much memory it takes.",
+    memoryTitle: (/** @type {string} */ total) => `${total} on the GPU`,
+    weights: "weights",
+    embeddings: "per-layer embeddings",
+    cache: "keys and values",
+    working: "working memory",
+    adapter: "GPU",
+    build: "Build",
+    context: "Context",
+    contextTokens: (/** @type {number} */ tokens) => `${number.format(tokens)} tokens`,
+    browser: "Browser",
+    dispatches: "Dispatches a token",
+    resets: "GPU resets",
+    kernels: "Kernels of a token",
+    measuring: "Timing…",
+    measureLater: "Timing, when the answer is complete…",
+    noTimestamps: "Not available: this GPU or browser has no timestamp queries (the WebGPU feature timestamp-query).",
+    notMeasured: (/** @type {string} */ message) => `Not measured: ${message}`,
+    kernelHead: ["Kernel", "Calls", "Time", "Share"],
+    kernelCaption: (/** @type {string} */ step, /** @type {number} */ position) => `A token after ${number.format(position)} others takes ${step} on the GPU. Each kernel alone:`,
   },
 };

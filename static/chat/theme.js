@@ -34,6 +34,9 @@ export function mountTheme(button) {
     const label = current() === "dark" ? "Use the light theme" : "Use the dark theme";
     button.setAttribute("aria-label", label);
     button.title = label;
+    // The browser's own bars take the page's colour.
+    const paper = getComputedStyle(document.documentElement).getPropertyValue("--paper");
+    for (const meta of document.querySelectorAll("meta[name=theme-color]")) meta.setAttribute("content", paper);
   };
   button.addEventListener("click", () => {
     choose(current() === "dark" ? "light" : "dark");

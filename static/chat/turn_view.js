@@ -1,5 +1,6 @@
 /** @import { AppState, Turn } from "./types.js" */
 import { say } from "./announcer.js";
+import { attachmentsView } from "./attachments_view.js";
 import { create } from "./dom.js";
 import { explain } from "./failures.js";
 import { formatRate } from "./format.js";
@@ -74,6 +75,7 @@ export class TurnView {
     if (asked) this.#content.textContent = turn.text;
     const tools = asked ? [this.#versions, this.#edit, this.#copy] : [this.#versions, this.#copy, this.#regenerate, this.#continue];
     this.#notes.append(create("span", { class: "turn-tools" }, tools), this.#facts);
+    if (turn.attachments?.length) this.element.append(attachmentsView(turn.attachments));
     this.element.append(...(this.#thoughts ? [this.#thoughts.element] : []), this.#article, ...(this.#editor ? [this.#editor.element] : []), this.#notes);
   }
 

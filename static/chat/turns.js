@@ -1,4 +1,5 @@
 /** @import { ChatMessage, Role, Turn } from "./types.js" */
+import { contentOf } from "./attachments.js";
 
 /**
  * @param {Role} role
@@ -40,10 +41,9 @@ export function canContinue({ role, state, finishReason, failure, text }) {
  * @param {object} [options]
  * @param {string} [options.system]  the system prompt
  * @param {boolean} [options.continued]  the answer's own text is the last message
- * @param {(turn: Turn) => string} [options.contentOf]  what the model reads of a question
  * @returns {ChatMessage[]}
  */
-export function messagesFor(turns, answerId, { system = "", continued = false, contentOf = ({ text }) => text } = {}) {
+export function messagesFor(turns, answerId, { system = "", continued = false } = {}) {
   const end = turns.findIndex((turn) => turn.id === answerId);
   /** @type {ChatMessage[]} */
   const messages = system.trim() === "" ? [] : [{ role: "system", content: system }];

@@ -143,6 +143,7 @@
  * @property {(messages: ChatMessage[], options?: { thinking?: RequestSettings["thinking"] }) => Promise<ContextUsage>} measureContextUsage
  * @property {(text: string) => Promise<number[]>} tokenize
  * @property {() => Record<string, unknown> | Promise<Record<string, unknown>>} stats
+ * @property {() => Promise<import("../engine/kernel_times.js").StepTimes | null>} timeKernels
  * @property {() => void | Promise<void>} dispose
  *
  * @typedef {object} EngineEvent  what the engine tells while it lives

@@ -66,11 +66,11 @@ test("retrying an answer sends nothing that came after it", () => {
 });
 
 test("the system prompt comes first, and an answer that is gone on with last", () => {
-  const all = turns({ text: "a" }, { text: "b", thoughts: "hm" });
-  const request = messagesFor(all, all[1].id, { system: "Be brief.", continued: true, contentOf: ({ text }) => `<${text}>` });
+  const all = turns({ text: "a", attachments: [{ name: "n.txt", text: "n" }] }, { text: "b", thoughts: "hm" });
+  const request = messagesFor(all, all[1].id, { system: "Be brief.", continued: true });
   assert.deepEqual(request, [
     { role: "system", content: "Be brief." },
-    { role: "user", content: "<a>" },
+    { role: "user", content: "File: n.txt\n```\nn\n```\n\na" },
     { role: "assistant", content: "b", reasoning_content: "hm" },
   ]);
 });
