@@ -23,7 +23,7 @@ RUN = """async (tags) => {
 SETTLE = """() => Promise.all(document.getAnimations()
   .filter((animation) => animation.effect.getTiming().iterations === 1).map((animation) => animation.finished))"""
 DIRECTIONS = "[...document.querySelectorAll('#log .block')].map((block) => getComputedStyle(block).direction)"
-EDGES = """() => ["#composer", ".chip", ".button", "article[data-role=user]", "[aria-current]"].filter((selector) => {
+EDGES = """() => ["#composer", ".chip", ".button", "article[data-role=user]", "a[aria-current]"].filter((selector) => {
   const { borderTopWidth, outlineStyle } = getComputedStyle(document.querySelector(selector));
   return borderTopWidth === "0px" && outlineStyle === "none";
 })"""
@@ -42,6 +42,8 @@ print("a line of code that is long enough to need scrolling on a small screen, s
 ```
 
 > quoted
+
+So $$\\int_0^1 x^2\\,dx = \\frac{1}{3}$$ it is.
 """
 
 
@@ -150,9 +152,16 @@ def test_axe_finds_nothing_in_a_conversation_and_nothing_is_cut_off(
     page.keyboard.press("Tab")
     look("settings")
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Stored models").click()
-    look("stored models")
-    page.keyboard.press("Escape")
+    for name, dialog in (("Model: ", "Models"), ("Performance", "Performance")):
+        page.get_by_role("button", name=name).click()
+        expect(page.get_by_role("dialog", name=dialog)).to_be_visible()
+        look(dialog)
+        page.keyboard.press("Escape")
+    page.locator("input[type=file][multiple]").set_input_files(
+        [{"name": "a-file-with-quite-a-long-name-for-a-small-screen.txt", "mimeType": "", "buffer": b"notes"}]
+    )
+    faked.message.fill("A draft")
+    look("draft with a file")
     page.keyboard.press("Control+/")
     look("shortcuts")
     page.keyboard.press("Escape")

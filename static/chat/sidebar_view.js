@@ -62,6 +62,8 @@ export class Sidebar {
     this.#toggle.setAttribute("aria-expanded", String(open));
     for (const part of document.querySelectorAll("body > :is(header, main, footer)")) /** @type {HTMLElement} */ (part).inert = over;
     this.#element.setAttribute("role", over ? "dialog" : "complementary");
+    // What stays open beside a conversation would lie over it.
+    if (over) for (const open of document.querySelectorAll(":popover-open")) /** @type {HTMLElement} */ (open).hidePopover();
     if (over) this.#element.setAttribute("aria-modal", "true");
     else this.#element.removeAttribute("aria-modal");
   }
