@@ -23,11 +23,11 @@ RUN = """async (tags) => {
 SETTLE = """() => Promise.all(document.getAnimations()
   .filter((animation) => animation.effect.getTiming().iterations === 1).map((animation) => animation.finished))"""
 DIRECTIONS = "[...document.querySelectorAll('#log .block')].map((block) => getComputedStyle(block).direction)"
-EDGES = """() => ["#composer", ".chip", ".button", "article[data-role=user]", "a[aria-current]"].filter((selector) => {
+EDGES = """() => ["#composer", ".preset", ".button", "article[data-role=user]", "a[aria-current]"].filter((selector) => {
   const { borderTopWidth, outlineStyle } = getComputedStyle(document.querySelector(selector));
   return borderTopWidth === "0px" && outlineStyle === "none";
 })"""
-CHIPS = """() => [".chip:has(:checked)", ".chip:not(:has(:checked))"].map(
+CHIPS = """() => [".preset:has(:checked)", ".preset:not(:has(:checked))"].map(
   (selector) => getComputedStyle(document.querySelector(selector)).backgroundColor)"""
 ANSWER = """# A heading
 

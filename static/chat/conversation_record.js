@@ -1,5 +1,6 @@
 /** @import { Attachment, Conversation, Turn } from "./types.js" */
 import { parseSettings } from "./settings.js";
+import { strings } from "./strings.js";
 import { titleFrom } from "./tree.js";
 import { interrupted, newTurn } from "./turns.js";
 
@@ -20,11 +21,11 @@ export class RecordError extends Error {}
  * @throws {RecordError} naming the first thing that is wrong
  */
 export function parseConversation(value) {
-  const record = object(value, "the conversation");
+  const record = object(value, strings.record.whole);
   if (record.version !== RECORD_VERSION) {
-    throw new RecordError(`version is ${JSON.stringify(record.version)}, this page reads ${RECORD_VERSION}`);
+    throw new RecordError(strings.record.version(JSON.stringify(record.version), RECORD_VERSION));
   }
-  if (!Array.isArray(record.turns)) throw new RecordError("turns is not a list");
+  if (!Array.isArray(record.turns)) throw new RecordError(strings.record.noList("turns"));
   const created = time(record.created, "created");
   /** @type {Map<string, Turn>} */
   const turns = new Map();
@@ -103,12 +104,12 @@ function parseTurn(value, name, before) {
   const record = object(value, name);
   const { role, state } = record;
   const id = text(record.id, `${name}.id`);
-  if (before.has(id)) throw new RecordError(`${name}.id is another turn's`);
+  if (before.has(id)) throw new RecordError(strings.record.sameId(`${name}.id`));
   const parent = record.parent === null ? null : text(record.parent, `${name}.parent`);
-  if (parent !== null && !before.has(parent)) throw new RecordError(`${name}.parent is no turn before it`);
-  if (role !== "user" && role !== "assistant") throw new RecordError(`${name}.role is ${JSON.stringify(role)}`);
-  if (role === (parent === null ? "assistant" : before.get(parent)?.role)) throw new RecordError(`${name}.role follows its own kind`);
-  if (typeof state !== "string" || !STATES.has(state)) throw new RecordError(`${name}.state is ${JSON.stringify(state)}`);
+  if (parent !== null && !before.has(parent)) throw new RecordError(strings.record.noParent(`${name}.parent`));
+  if (role !== "user" && role !== "assistant") throw new RecordError(strings.record.is(`${name}.role`, JSON.stringify(role)));
+  if (role === (parent === null ? "assistant" : before.get(parent)?.role)) throw new RecordError(strings.record.ownKind(`${name}.role`));
+  if (typeof state !== "string" || !STATES.has(state)) throw new RecordError(strings.record.is(`${name}.state`, JSON.stringify(state)));
   /** @type {Turn} */
   const turn = {
     ...{ id, parent, role, state: /** @type {Turn["state"]} */ (state), text: text(record.text, `${name}.text`, true) },
@@ -142,18 +143,18 @@ function parseAttachment(value, name) {
 
 /** @param {unknown} value @param {string} name @returns {Record<string, unknown>} */
 function object(value, name) {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new RecordError(`${name} is not an object`);
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new RecordError(strings.record.noObject(name));
   return /** @type {Record<string, unknown>} */ (value);
 }
 
 /** @param {unknown} value @param {string} name @param {boolean} [mayBeEmpty] @returns {string} */
 function text(value, name, mayBeEmpty = false) {
-  if (typeof value !== "string" || (value === "" && !mayBeEmpty)) throw new RecordError(`${name} is not a text`);
+  if (typeof value !== "string" || (value === "" && !mayBeEmpty)) throw new RecordError(strings.record.noText(name));
   return value;
 }
 
 /** @param {unknown} value @param {string} name @returns {number} */
 function time(value, name) {
-  if (typeof value !== "number" || !(value >= 0 && value <= 8.64e15)) throw new RecordError(`${name} is not a time`);
+  if (typeof value !== "number" || !(value >= 0 && value <= 8.64e15)) throw new RecordError(strings.record.noTime(name));
   return value;
 }

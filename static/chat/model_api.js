@@ -1,4 +1,5 @@
 /** @import { BuildProgress } from "./types.js" */
+import { strings } from "./strings.js";
 
 /**
  * @typedef {"ready" | "building" | "unbuilt"} ModelState
@@ -56,7 +57,7 @@ export async function modelState(name) {
   const models = await listModels();
   if (!models) return "ready";
   const model = models.find((candidate) => candidate.name === name);
-  if (!model) throw new ApiError("unknown-model", `The server has no model "${name}".`);
+  if (!model) throw new ApiError("unknown-model", strings.failures.noSuchModel(name));
   if (model.state === "failed") throw new ApiError("build", model.error ?? "");
   return model.state;
 }
@@ -66,7 +67,7 @@ export async function startBuild(name) {
   const response = await request(`api/models/${encodeURIComponent(name)}/build`, { method: "POST" });
   if (response.ok) return;
   const { error } = await response.json().catch(() => ({ error: null }));
-  throw new ApiError("build", error?.message ?? `The server answered with status ${response.status}.`, error?.hint);
+  throw new ApiError("build", error?.message ?? strings.failures.status(response.status), error?.hint);
 }
 
 /**
@@ -86,9 +87,9 @@ export function followBuild(name, onProgress) {
       const { message, hint } = JSON.parse(event.data);
       reject(new ApiError("build", message, hint));
     });
-    events.addEventListener("unbuilt", () => reject(new ApiError("build", "The build was stopped before its end.")));
+    events.addEventListener("unbuilt", () => reject(new ApiError("build", strings.failures.buildStopped)));
     events.addEventListener("error", () => {
-      if (events.readyState === EventSource.CLOSED) reject(new ApiError("network", "The server ended the report on the build."));
+      if (events.readyState === EventSource.CLOSED) reject(new ApiError("network", strings.failures.buildReportEnded));
     });
   });
   return done.finally(() => events.close());

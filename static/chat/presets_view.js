@@ -36,7 +36,7 @@ export function mountPresets(store, change, tell) {
     const input = create("input", { attributes: { type: "radio", name: "preset" } });
     input.addEventListener("change", () => change(preset));
     choices.push({ input, preset });
-    return create("span", { class: "chip" }, [create("label", {}, [input, create("span", { text: label })]), ...more]);
+    return create("span", { class: "preset" }, [create("label", {}, [input, create("span", { text: label })]), ...more]);
   };
   const show = () => {
     choices = [];

@@ -6,6 +6,7 @@
 import { needsReload, toFailure } from "./failures.js";
 import { followBuild, modelState, startBuild } from "./model_api.js";
 import { requestFields } from "./settings.js";
+import { strings } from "./strings.js";
 import { titleFrom, versionsOf, withTurns } from "./tree.js";
 import { holdingTurn } from "./turn_locks.js";
 import { canContinue, messagesFor, newTurn } from "./turns.js";
@@ -17,7 +18,7 @@ import { Written } from "./written.js";
 async function loadEngine(url, options) {
   // Imported when it is needed: a failing engine must not take the page that explains the failure with it.
   const { Engine } = await import("../engine/engine.js").catch((error) => {
-    const hint = "Load the page again: it may have changed on the server.";
+    const hint = strings.failures.reload;
     throw Object.assign(new Error(error.message), { code: "network", hint });
   });
   return await Engine.load(url, options);

@@ -2,6 +2,8 @@
  * Every text that the scripts put on the page, in one place and one language, so that another one is another file of this shape.
  */
 
+import { failureStrings } from "./strings_failures.js";
+
 const LOCALE = "en";
 const number = new Intl.NumberFormat(LOCALE);
 const plurals = new Intl.PluralRules(LOCALE);
@@ -95,16 +97,56 @@ export const strings = {
     tooLarge: "the file is larger than 200 MB",
     conversation: (/** @type {number} */ index, /** @type {string} */ problem) => `conversation ${index}: ${problem}`,
     you: "You",
-    model: (/** @type {string} */ name) => name,
-    thoughts: "Thoughts",
+  },
+
+  record: {
+    whole: "the conversation",
+    version: (/** @type {string} */ found, /** @type {number} */ read) => `version is ${found}, this page reads ${read}`,
+    noList: (/** @type {string} */ name) => `${name} is not a list`,
+    noObject: (/** @type {string} */ name) => `${name} is not an object`,
+    noText: (/** @type {string} */ name) => `${name} is not a text`,
+    noTime: (/** @type {string} */ name) => `${name} is not a time`,
+    sameId: (/** @type {string} */ name) => `${name} is another turn's`,
+    noParent: (/** @type {string} */ name) => `${name} is no turn before it`,
+    ownKind: (/** @type {string} */ name) => `${name} follows its own kind`,
+    is: (/** @type {string} */ name, /** @type {string} */ value) => `${name} is ${value}`,
+  },
+
+  failures: failureStrings,
+
+  loading: {
+    unbuilt: (/** @type {string} */ model) => `${model} is not built yet`,
+    building: (/** @type {string} */ model) => `Building ${model} on the server`,
+    loading: (/** @type {string} */ model) => `Loading ${model}`,
+    starting: "Starting",
+    bytes: (/** @type {string} */ loaded, /** @type {string} */ total) => `${loaded} of ${total}`,
+    rate: (/** @type {string} */ size) => `${size}/s`,
+    fewSeconds: "a few seconds left",
+    seconds: (/** @type {number} */ count) => `about ${count} seconds left`,
+    minutes: (/** @type {number} */ count) => plural(count, { one: "about # minute left", other: "about # minutes left" }),
+    hours: (/** @type {number} */ count) => plural(count, { one: "about # hour left", other: "about # hours left" }),
+  },
+
+  theme: { dark: "Use the dark theme", light: "Use the light theme" },
+
+  suggestions: {
+    /** What the demo model was made for. */
+    demo: [
+      { label: "A fact", prompt: "What is the capital of Japan?" },
+      { label: "A poem", prompt: "Write a short haiku about the sea." },
+      { label: "A definition", prompt: "What is a volcano?" },
+      { label: "Small talk", prompt: "Are you the real Gemma 4?" },
+    ],
+    general: [
+      { label: "Explain", prompt: "Explain how a rainbow forms, in three sentences." },
+      { label: "Write", prompt: "Write a polite email that moves a meeting to next week." },
+      { label: "Code", prompt: "Write a Python function that finds duplicates in a list, with tests." },
+      { label: "Plan", prompt: "Plan a weekend in Lisbon for two people who like food and music." },
+    ],
   },
 
   settings: {
     presets: { precise: "Precise", balanced: "Balanced", creative: "Creative" },
-    balancedNote: "The model's own defaults",
-    savePreset: "Save as preset",
-    presetName: "Name of the preset",
-    save: "Save",
     deletePreset: (/** @type {string} */ name) => `Delete the preset ${name}`,
     presetSaved: (/** @type {string} */ name) => `The preset ${name} is saved.`,
     presetDeleted: (/** @type {string} */ name) => `The preset ${name} is deleted.`,

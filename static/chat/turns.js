@@ -1,5 +1,6 @@
 /** @import { ChatMessage, Role, Turn } from "./types.js" */
 import { contentOf } from "./attachments.js";
+import { strings } from "./strings.js";
 
 /**
  * @param {Role} role
@@ -22,7 +23,7 @@ export function newTurn(role, text, parent, more = {}) {
  */
 export function interrupted(turn) {
   if (turn.state !== "streaming") return turn;
-  return { ...turn, state: "error", failure: { code: "interrupted", message: "The page was closed while this answer was written.", hint: "" } };
+  return { ...turn, state: "error", failure: { code: "interrupted", message: strings.failures.interrupted, hint: "" } };
 }
 
 /** @param {Turn} turn  an answer; one that reached a limit, was stopped or was cut off can be gone on with, if there is something of it */
