@@ -135,6 +135,21 @@ const EXPLANATIONS = {
   },
 };
 
+/** @type {Explanation} */
+const OFFLINE = {
+  title: "You are offline",
+  text: "Of this model the browser keeps nothing, or not all. Models that it keeps work without a network.",
+  steps: ["Choose a model that is kept in this browser.", "Or connect again: loading goes on by itself, from where it stopped."],
+};
+
+/** Failures that another model does not have. */
+const OF_THE_MODEL = new Set(["network", "unknown-model", "manifest", "build", "shard-hash", "shard-size", "adapter-too-small", "out-of-memory"]);
+
+/** @param {Failure} failure */
+export function anotherModelHelps(failure) {
+  return OF_THE_MODEL.has(failure.code);
+}
+
 /**
  * @param {Failure} failure
  * @param {string} model  its name, for the commands that are shown
@@ -143,6 +158,7 @@ const EXPLANATIONS = {
 export function explain(failure, model) {
   if (failure.code === "no-webgpu") return explainNoWebGpu();
   if (failure.code === "no-adapter") return explainNoAdapter();
+  if (failure.code === "network" && globalThis.navigator?.onLine === false) return OFFLINE;
   const known = EXPLANATIONS[failure.code] ?? EXPLANATIONS.unexpected;
   if (!known) throw new Error("unreachable");
   return { title: known.title, text: known.text, steps: (known.steps ?? []).map((step) => step.replaceAll("MODEL", model)) };

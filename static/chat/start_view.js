@@ -2,7 +2,7 @@
 /** @import { Session } from "./session.js" */
 /** @import { Store } from "./store.js" */
 import { byId, create, withCode } from "./dom.js";
-import { explain } from "./failures.js";
+import { anotherModelHelps, explain } from "./failures.js";
 import { formatBytes, formatTimeLeft } from "./format.js";
 import { suggestionsFor } from "./suggestions.js";
 
@@ -32,6 +32,9 @@ export function mountStart(store, session) {
   byId("build", HTMLButtonElement).addEventListener("click", () => void session.build());
   byId("retry", HTMLButtonElement).addEventListener("click", () => {
     void (store.state.failure?.code === "build" ? session.build() : session.start());
+  });
+  addEventListener("online", () => {
+    if (store.state.phase === "failed" && store.state.failure?.code === "network") void session.start();
   });
   byId("unbuilt-title", HTMLElement).textContent = `${store.state.model} is not built yet`;
 
@@ -122,6 +125,7 @@ function showFailure(failure, model) {
   byId("failed-title", HTMLElement).textContent = title;
   byId("failed-text", HTMLElement).replaceChildren(...withCode(text));
   byId("failed-steps", HTMLElement).replaceChildren(...steps.map((step) => create("li", {}, withCode(step))));
+  byId("failed-models", HTMLElement).hidden = !anotherModelHelps(failure);
   byId("failed-details", HTMLDetailsElement).open = MESSAGE_MATTERS.has(failure.code);
   byId("failed-detail", HTMLElement).textContent = [failure.message, failure.hint].filter(Boolean).join("\n");
 }
