@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
 from e2e.chat_page import ChatPage
 from e2e.fake_engine import FakeEngine
@@ -23,8 +23,8 @@ RUN = """async (tags) => {
 SETTLE = """() => Promise.all(document.getAnimations()
   .filter((animation) => animation.effect.getTiming().iterations === 1).map((animation) => animation.finished))"""
 DIRECTIONS = "[...document.querySelectorAll('#log .block')].map((block) => getComputedStyle(block).direction)"
-EDGES = """() => ["#composer", ".preset", ".button", "article[data-role=user]", "a[aria-current]"].filter((selector) => {
-  const { borderTopWidth, outlineStyle } = getComputedStyle(document.querySelector(selector));
+EDGES = """() => ["#composer", ".preset", ".button", "article[data-role=user]", "a[aria-current]"].filter((which) => {
+  const { borderTopWidth, outlineStyle } = getComputedStyle(document.querySelector(which));
   return borderTopWidth === "0px" && outlineStyle === "none";
 })"""
 CHIPS = """() => [".preset:has(:checked)", ".preset:not(:has(:checked))"].map(
@@ -158,7 +158,7 @@ def test_axe_finds_nothing_in_a_conversation_and_nothing_is_cut_off(
         look(dialog)
         page.keyboard.press("Escape")
     page.locator("input[type=file][multiple]").set_input_files(
-        [{"name": "a-file-with-quite-a-long-name-for-a-small-screen.txt", "mimeType": "", "buffer": b"notes"}]
+        FilePayload(name="a-file-with-quite-a-long-name-for-a-small-screen.txt", mimeType="", buffer=b"notes")
     )
     faked.message.fill("A draft")
     look("draft with a file")

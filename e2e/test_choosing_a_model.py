@@ -35,12 +35,15 @@ def test_a_person_sees_every_model_and_switches_and_the_address_says_which_one(p
     expect(items.nth(3)).to_contain_text("There is no config.json.")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+    chat.ask("Remember this")
     chooser.click()
     dialog.get_by_role("button", name="Use A large one").click()
-    page.wait_for_url(re.compile(r"\?temperature=0&model=large$"))
+    page.wait_for_url(re.compile(r"\?temperature=0&model=large(#|$)"))
     chat.wait_until_ready()
     expect(page.get_by_role("button", name="Model: The large model")).to_be_visible()
+    expect(chat.questions).to_have_text(["Remember this"])
     assert chat.ask("Hi").state == "done"
+    assert fake.requests[-1]["messages"][0]["content"] == "Remember this"
 
 
 def test_without_the_server_the_list_says_so(page: Page, bare_address: str) -> None:
@@ -53,3 +56,19 @@ def test_without_the_server_the_list_says_so(page: Page, bare_address: str) -> N
     dialog = page.get_by_role("dialog", name="Models")
     expect(dialog.get_by_role("status")).to_contain_text("The server does not answer")
     expect(dialog.get_by_role("listitem")).to_have_count(0)
+
+
+def test_offline_the_page_says_what_works_and_goes_on_when_the_network_is_back(page: Page, bare_address: str) -> None:
+    fake = FakeEngine(page)
+    fake.set_up(error={"code": "network", "message": "no way to the server", "once": True})
+    page.add_init_script("Object.defineProperty(navigator, 'onLine', { get: () => window.connected === true })")
+    chat = ChatPage(page, bare_address)
+    chat.open()
+    alert = page.get_by_role("alert", name="You are offline")
+    expect(alert).to_contain_text("Models that it keeps work without a network.")
+    alert.get_by_role("button", name="Choose another model").click()
+    expect(page.get_by_role("dialog", name="Models")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.evaluate("window.connected = true; dispatchEvent(new Event('online'))")
+    chat.wait_until_ready()
+    assert fake.count("loads") == 2

@@ -7,6 +7,7 @@ import { readFiles } from "./attachments.js";
 import { byId } from "./dom.js";
 import { DraftMeter, judge, surelyFits } from "./draft_meter.js";
 import { mountFileIntake } from "./file_intake.js";
+import { measureDraft } from "./inspect.js";
 import { strings } from "./strings.js";
 
 /**
@@ -50,7 +51,7 @@ class Composer {
     this.#store = store;
     this.#session = session;
     this.#meter = new DraftMeter(
-      ({ text, attachments }) => session.measure(text, attachments),
+      async (draft) => (session.engine ? await measureDraft(session.engine, store.state, draft) : null),
       (measured) => this.#counted(measured),
     );
     this.#form.addEventListener("submit", (event) => {

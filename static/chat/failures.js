@@ -35,6 +35,14 @@ export function needsReload(failure) {
   return NEEDS_RELOAD.has(failure.code);
 }
 
+/** Failures that another model does not have. */
+const OF_THE_MODEL = new Set(["network", "unknown-model", "manifest", "build", "shard-hash", "shard-size", "adapter-too-small", "out-of-memory"]);
+
+/** @param {Failure} failure */
+export function anotherModelHelps(failure) {
+  return OF_THE_MODEL.has(failure.code);
+}
+
 /**
  * @param {Failure} failure
  * @param {string} model  its name, for the commands that are shown
@@ -43,6 +51,7 @@ export function needsReload(failure) {
 export function explain(failure, model) {
   if (failure.code === "no-webgpu") return explainNoWebGpu();
   if (failure.code === "no-adapter") return explainNoAdapter();
+  if (failure.code === "network" && globalThis.navigator?.onLine === false) return strings.failures.offline;
   /** @type {Record<string, { title: string, text: string, steps?: string[] }>} */
   const explanations = strings.failures.explanations;
   const known = explanations[failure.code] ?? strings.failures.explanations.unexpected;

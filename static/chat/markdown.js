@@ -142,6 +142,9 @@ export class MarkdownView {
   #reader = new BlockReader();
   /** @type {(Piece | ListPiece)[]} */
   #pieces = [];
+  /** What the pieces show: settled blocks are the same tokens again. @type {Token[]} */
+  #shown = [];
+  #definitions = "";
   #element;
 
   /** @param {HTMLElement} element */
@@ -152,7 +155,9 @@ export class MarkdownView {
   /** @param {string} text  the whole Markdown so far */
   update(text) {
     const { blocks, definitions } = this.#reader.read(text);
+    const linksChanged = definitions !== this.#definitions;
     blocks.forEach((token, index) => {
+      if (token === this.#shown[index] && !linksChanged) return;
       const old = this.#pieces[index];
       const piece = pieceFor(token, old);
       if (piece instanceof ListPiece) piece.show(/** @type {Tokens.List} */ (token), definitions);
@@ -163,6 +168,8 @@ export class MarkdownView {
       this.#pieces[index] = piece;
     });
     for (const { element } of this.#pieces.splice(blocks.length)) element.remove();
+    this.#shown = blocks;
+    this.#definitions = definitions;
   }
 }
 

@@ -4,6 +4,7 @@
 import { browserName } from "./browsers.js";
 import { byId, create } from "./dom.js";
 import { formatBytes, formatRate } from "./format.js";
+import { figuresOf } from "./inspect.js";
 import { Meter } from "./meter.js";
 import { strings } from "./strings.js";
 
@@ -110,7 +111,8 @@ class PerformanceView {
   }
 
   async #showMachine() {
-    const known = await this.#session.figures().catch(() => null);
+    const { engine } = this.#session;
+    const known = engine && (await figuresOf(engine).catch(() => null));
     this.#measure.disabled = known === null;
     if (!known) {
       this.#memory.replaceChildren(create("p", { class: "faint", text: text.noModel }));
@@ -150,7 +152,7 @@ class PerformanceView {
     this.#measure.disabled = true;
     this.#kernels.replaceChildren(create("p", { class: "faint", text: this.#store.state.answering ? text.measureLater : text.measuring }));
     try {
-      const times = await this.#session.timeKernels();
+      const times = await this.#session.engine?.timeKernels();
       this.#kernels.replaceChildren(...(times ? kernelTable(times) : [create("p", { class: "faint", text: text.noTimestamps })]));
     } catch (error) {
       this.#kernels.replaceChildren(create("p", { class: "faint", text: text.notMeasured(/** @type {Error} */ (error).message) }));

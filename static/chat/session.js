@@ -1,6 +1,4 @@
-/** @import { Attachment, BuildProgress, ChatRequest, ContextUsage, EngineEvent, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
-/** @import { StepTimes } from "../engine/kernel_times.js" */
-/** @import { MemoryEstimate } from "../engine/memory.js" */
+/** @import { Attachment, BuildProgress, ChatRequest, EngineEvent, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
 /** @import { Query } from "./query.js" */
 /** @import { Store } from "./store.js" */
 import { needsReload, toFailure } from "./failures.js";
@@ -181,46 +179,9 @@ export class Session {
     void this.#write(cut, { continued: true });
   }
 
-  /**
-   * What a question would take of the context, before it is sent.
-   *
-   * @param {string} text
-   * @param {Attachment[]} attachments
-   * @returns {Promise<{ whole: ContextUsage, alone: ContextUsage } | null>} after the conversation, and without it; null without a model
-   */
-  async measure(text, attachments) {
-    const engine = this.#engine;
-    if (!engine) return null;
-    const { turns, conversation, canThink: thinks } = this.#store.state;
-    const { system } = conversation.settings;
-    const { thinking } = requestFields(conversation.settings, thinks);
-    const question = newTurn("user", text, turns.at(-1)?.id ?? null, { attachments });
-    const answer = newTurn("assistant", "", question.id);
-    const measure = (/** @type {Turn[]} */ before) =>
-      engine.measureContextUsage(messagesFor([...before, question, answer], answer.id, { system }), thinking ? { thinking } : {});
-    const whole = await measure(turns);
-    return { whole, alone: whole.fits || turns.length === 0 ? whole : await measure([]) };
-  }
-
-  /**
-   * What the loaded model is like: the engine's figures, and its memory by what it is for, where its manifest tells.
-   *
-   * @returns {Promise<{ stats: Record<string, unknown>, memory: MemoryEstimate | null } | null>} null without a model
-   */
-  async figures() {
-    const engine = this.#engine;
-    if (!engine) return null;
-    const stats = await engine.stats();
-    const { memoryEstimate } = await import("../engine/memory.js");
-    const { build, context } = /** @type {{ build: string, context: number }} */ (stats);
-    const manifest = /** @type {any} */ (engine.manifest);
-    return { stats, memory: manifest.builds?.[build] ? memoryEstimate(manifest, { build, context, staging: 0 }) : null };
-  }
-
-  /** @returns {Promise<StepTimes | null>} GPU times of a token's kernels; null where there are no timestamp queries */
-  async timeKernels() {
-    if (!this.#engine) throw new Error("No model is loaded.");
-    return await this.#engine.timeKernels();
+  /** For what only reads: counting tokens, figures. Null while no model is loaded. */
+  get engine() {
+    return this.#engine;
   }
 
   /** Ends the answer being written; what was written stays. */

@@ -2,7 +2,7 @@
 /** @import { Session } from "./session.js" */
 /** @import { Store } from "./store.js" */
 import { byId, create, withCode } from "./dom.js";
-import { explain } from "./failures.js";
+import { anotherModelHelps, explain } from "./failures.js";
 import { formatBytes, formatTimeLeft } from "./format.js";
 import { strings } from "./strings.js";
 import { suggestionsFor } from "./suggestions.js";
@@ -33,6 +33,9 @@ export function mountStart(store, session) {
   byId("build", HTMLButtonElement).addEventListener("click", () => void session.build());
   byId("retry", HTMLButtonElement).addEventListener("click", () => {
     void (store.state.failure?.code === "build" ? session.build() : session.start());
+  });
+  addEventListener("online", () => {
+    if (store.state.phase === "failed" && store.state.failure?.code === "network") void session.start();
   });
   byId("unbuilt-title", HTMLElement).textContent = strings.loading.unbuilt(store.state.model);
 
@@ -123,6 +126,7 @@ function showFailure(failure, model) {
   byId("failed-title", HTMLElement).textContent = title;
   byId("failed-text", HTMLElement).replaceChildren(...withCode(text));
   byId("failed-steps", HTMLElement).replaceChildren(...steps.map((step) => create("li", {}, withCode(step))));
+  byId("failed-models", HTMLElement).hidden = !anotherModelHelps(failure);
   byId("failed-details", HTMLDetailsElement).open = MESSAGE_MATTERS.has(failure.code);
   byId("failed-detail", HTMLElement).textContent = [failure.message, failure.hint].filter(Boolean).join("\n");
 }

@@ -103,6 +103,11 @@ export const failureStrings = {
     },
   },
 
+  offline: {
+    title: "You are offline",
+    text: "Of this model the browser keeps nothing, or not all. Models that it keeps work without a network.",
+    steps: ["Choose a model that is kept in this browser.", "Or connect again: loading goes on by itself, from where it stopped."],
+  },
   insecure: {
     title: "This address cannot use the GPU",
     text: "Browsers offer WebGPU only to pages from a secure address.",
