@@ -19,6 +19,7 @@ import { Store } from "./store.js";
 import { mountTheme } from "./theme.js";
 import { newConversation } from "./tree.js";
 
+const siteTitle = document.title;
 const query = parseQuery(location.search);
 const model = query.model ?? document.documentElement.dataset.model ?? "demo";
 
@@ -89,7 +90,7 @@ store.subscribe((state, previous) => {
   if (!last) scroll.release();
   newChat.disabled = state.turns.length === 0;
   demoBadge.hidden = !state.demo;
-  document.title = [state.conversation.title, "WebGemma"].filter(Boolean).join(" · ");
+  document.title = [state.conversation.title, siteTitle].filter(Boolean).join(" · ");
 });
 
 // Other hosts than our server may have none.
