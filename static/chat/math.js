@@ -29,9 +29,14 @@ async function load() {
     style.addEventListener("error", () => reject(new Error("katex.css")), { once: true });
   });
   document.head.append(style);
-  const [module] = await Promise.all([import("../vendor/katex.js"), styled]);
-  katex = module.default;
-  return katex;
+  try {
+    const [module] = await Promise.all([import("../vendor/katex.js"), styled]);
+    katex = module.default;
+    return katex;
+  } catch (error) {
+    style.remove();
+    throw error;
+  }
 }
 
 /**

@@ -91,10 +91,11 @@ class PerformanceView {
       this.#plot.replaceChildren(create("p", { class: "faint", text: text.noPlot }));
       return;
     }
-    const { linePlot } = await import("./plot.js");
+    const plots = await plotting();
+    if (!plots) return;
     const over = text.plotLabel(points.length, formatRate(Math.min(...points.map(({ y }) => y))), formatRate(Math.max(...points.map(({ y }) => y))));
     const series = [{ name: text.rate, points }];
-    this.#plot.replaceChildren(linePlot({ title: text.plotTitle, unit: text.rateUnit, along: text.plotAlong, series, format: formatRate, over }));
+    this.#plot.replaceChildren(plots.linePlot({ title: text.plotTitle, unit: text.rateUnit, along: text.plotAlong, series, format: formatRate, over }));
   }
 
   /** What is known of the last answer, or of the one being written. */
@@ -121,8 +122,8 @@ class PerformanceView {
     }
     const { stats, memory } = known;
     const total = typeof stats.gpuBytes === "number" ? stats.gpuBytes : null;
-    if (memory) {
-      const { partsBar } = await import("./plot.js");
+    const plots = await plotting();
+    if (memory && plots) {
       const counted = memory.weights + memory.embeddings + memory.cache + memory.state;
       const parts = [
         { name: text.weights, value: memory.weights },
@@ -130,7 +131,7 @@ class PerformanceView {
         { name: text.cache, value: memory.cache },
         { name: text.working, value: total === null ? memory.state : total - counted + memory.state },
       ].filter(({ value }) => value > 0);
-      this.#memory.replaceChildren(partsBar(text.memoryTitle(formatBytes(total ?? counted)), parts, formatBytes));
+      this.#memory.replaceChildren(plots.partsBar(text.memoryTitle(formatBytes(total ?? counted)), parts, formatBytes));
     } else {
       this.#memory.replaceChildren(create("p", { class: "faint", text: total === null ? text.noMemory : text.memoryTitle(formatBytes(total)) }));
     }
@@ -159,6 +160,11 @@ class PerformanceView {
     }
     this.#measure.disabled = false;
   }
+}
+
+/** Fetched when it is needed; null where the page has changed on the server, or the server is gone: figures are there all the same. */
+function plotting() {
+  return import("./plot.js").catch(() => null);
 }
 
 /**
