@@ -9,6 +9,17 @@ from typing import Any
 
 from playwright.sync_api import Page, Route
 
+from server.api import ModelInfo, ModelList
+
+BUILT = {
+    "name": "demo",
+    "title": "The demo model",
+    "state": "ready",
+    "demo": True,
+    "buildable": True,
+    "bytes": 22_400_000,
+    "context": 2048,
+}
 MODULE = Path(__file__).with_name("fake_engine.js")
 
 
@@ -20,7 +31,7 @@ class FakeEngine:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self._models: Sequence[dict[str, Any]] | None = None
+        self._models: Sequence[dict[str, Any]] = [{}]
         page.route("**/static/engine/engine.js", self._module)
         page.route("**/api/models", self._list)
 
@@ -28,19 +39,12 @@ class FakeEngine:
         route.fulfill(path=MODULE, content_type="text/javascript")
 
     def _list(self, route: Route) -> None:
-        """What the server says about its models, but that all of them are built."""
-        response = route.fetch()
-        listing = response.json()
-        listing["models"] = [
-            {**model, "state": "ready", "title": f"The {model['name']} model", "bytes": 22_400_000, "context": 2048}
-            for model in listing["models"]
-        ]
-        if self._models is not None:
-            listing["models"] = [{**listing["models"][0], **model} for model in self._models]
-        route.fulfill(response=response, body=json.dumps(listing))
+        """As server/api.py lists them. The server is not asked: a request under way would outlive its page."""
+        models = [ModelInfo.model_validate({**BUILT, **model}) for model in self._models]
+        route.fulfill(json=ModelList(default=models[0].name, models=models).model_dump())
 
     def serve_models(self, *models: dict[str, Any]) -> None:
-        """The models that GET api/models lists from now on: at least a name each."""
+        """The models that GET api/models lists from now on, in what differs from a built demo."""
         self._models = models
 
     def set_up(self, **setup: Any) -> None:
