@@ -25,14 +25,15 @@ class Answer:
 class ChatPage:
     """What a person can do on the page at `address`."""
 
-    def __init__(self, page: Page, address: str) -> None:
+    def __init__(self, page: Page, address: str, patience_ms: float = ANSWER_MS) -> None:
         self.page = page
         self.address = address
-        self.message = page.get_by_role("textbox", name="Message")
-        self.send = page.get_by_role("button", name="Send")
-        self.stop = page.get_by_role("button", name="Stop")
-        self.new_chat = page.get_by_role("button", name="New chat")
-        self.retry = page.get_by_role("button", name="Retry")
+        self.patience_ms = patience_ms
+        self.message = page.get_by_role("textbox", name="Message", exact=True)
+        self.send = page.get_by_role("button", name="Send", exact=True)
+        self.stop = page.get_by_role("button", name="Stop", exact=True)
+        self.new_chat = page.get_by_role("button", name="New chat", exact=True)
+        self.retry = page.get_by_role("button", name="Retry", exact=True)
         self.log = page.get_by_role("log")
         self.articles = self.log.get_by_role("article")
 
@@ -42,7 +43,7 @@ class ChatPage:
 
     def wait_until_ready(self) -> None:
         """Wait until the model is loaded. Raises AssertionError with the page's own message when it failed instead."""
-        problem = self.page.get_by_role("alert")
+        problem = self.page.locator("#failed:not([hidden])")
         self.page.locator("#message:enabled").or_(problem).first.wait_for(timeout=LOAD_MS)
         assert not problem.is_visible(), problem.text_content()
 
@@ -71,7 +72,7 @@ class ChatPage:
     def wait_for_answer(self) -> Answer:
         """Wait until the last answer is no longer being written."""
         article = self.answers.last
-        expect(article).not_to_have_attribute("data-state", "streaming", timeout=ANSWER_MS)
+        expect(article).not_to_have_attribute("data-state", "streaming", timeout=self.patience_ms)
         return Answer(
             text=article.inner_text().strip(),
             state=article.get_attribute("data-state") or "",
@@ -80,11 +81,11 @@ class ChatPage:
 
     def wait_for_first_words(self) -> None:
         """Wait until the answer has begun."""
-        expect(self.answers.last).to_have_text(re.compile(r"\S"), timeout=ANSWER_MS)
+        expect(self.answers.last).to_have_text(re.compile(r"\S"), timeout=self.patience_ms)
 
     def limit_answers(self, tokens: int | None) -> None:
         """Set the longest answer in the settings; None: no limit."""
-        self.page.get_by_role("button", name="Settings").click()
+        self.page.get_by_role("button", name="Settings", exact=True).click()
         field = self.page.get_by_role("spinbutton", name="Longest answer, in tokens")
         field.fill("" if tokens is None else str(tokens))
         field.press("Tab")

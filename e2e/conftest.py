@@ -11,12 +11,16 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from e2e.chat_page import LOAD_MS, ChatPage
+from e2e.fake_engine import FakeEngine
 from e2e.server_process import ROOT, environment_with, running_server
 from e2e.watch import Watch
 from tests.shared import made_once
 
 # A software adapter that compiles kernels holds up the whole browser's drawing, and with it every click.
-expect.set_options(timeout=60_000)
+EXPECT_MS = 60_000
+expect.set_options(timeout=EXPECT_MS)
+# A page without a model waits for nothing.
+FAKE_MS = 10_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -115,3 +119,21 @@ def brief(greedy: ChatPage) -> Iterator[ChatPage]:
     greedy.limit_answers(6)
     yield greedy
     greedy.limit_answers(None)
+
+
+@pytest.fixture
+def fake_engine(page: Page) -> Iterator[FakeEngine]:
+    """A scripted engine in a tab that is not opened yet."""
+    page.set_default_timeout(FAKE_MS)
+    expect.set_options(timeout=FAKE_MS)
+    yield FakeEngine(page)
+    expect.set_options(timeout=EXPECT_MS)
+
+
+@pytest.fixture
+def faked(fake_engine: FakeEngine, bare_address: str) -> ChatPage:
+    """The page with a scripted engine, ready for the first question."""
+    chat = ChatPage(fake_engine.page, bare_address, FAKE_MS)
+    chat.open()
+    chat.wait_until_ready()
+    return chat

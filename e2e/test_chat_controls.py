@@ -1,13 +1,16 @@
-"""Sending, stopping, starting over, the keyboard, and messages of every kind."""
+"""Sending, stopping, starting over, the keyboard, and messages of every kind.
+
+What only the page does is tested with a scripted engine.
+"""
 
 from __future__ import annotations
 
 import re
 
-import pytest
 from playwright.sync_api import expect
 
 from e2e.chat_page import ANSWER_MS, ChatPage
+from e2e.fake_engine import FakeEngine
 
 STORY = "Tell me a short story about a fox."
 CAPITAL = "What is the capital of France? Answer in one word."
@@ -53,22 +56,28 @@ def test_stop_keeps_what_was_written_and_the_next_question_is_answered(greedy: C
     assert greedy.ask(CAPITAL).text.strip(" .") == "Paris"
 
 
-def test_escape_stops(greedy: ChatPage) -> None:
-    begin_story(greedy)
-    greedy.message.press("Escape")
-    assert greedy.wait_for_answer().finish_reason == "abort"
+def begin_scripted_story(chat: ChatPage, engine: FakeEngine) -> None:
+    """An answer that would take ten seconds."""
+    engine.answer("Once upon a time there was a fox. " * 25, rate=20)
+    begin_story(chat)
 
 
-def test_escape_that_closes_the_settings_does_not_stop(greedy: ChatPage) -> None:
-    begin_story(greedy)
-    greedy.page.get_by_role("button", name="Settings").click()
-    settings = greedy.page.get_by_role("dialog", name="Settings")
+def test_escape_stops(faked: ChatPage, fake_engine: FakeEngine) -> None:
+    begin_scripted_story(faked, fake_engine)
+    faked.message.press("Escape")
+    assert faked.wait_for_answer().finish_reason == "abort"
+
+
+def test_escape_that_closes_the_settings_does_not_stop(faked: ChatPage, fake_engine: FakeEngine) -> None:
+    begin_scripted_story(faked, fake_engine)
+    faked.page.get_by_role("button", name="Settings", exact=True).click()
+    settings = faked.page.get_by_role("dialog", name="Settings")
     expect(settings).to_be_visible()
-    greedy.page.keyboard.press("Escape")
+    faked.page.keyboard.press("Escape")
     expect(settings).to_be_hidden()
-    so_far = greedy.answers.last.inner_text()
-    expect(greedy.answers.last).not_to_have_text(so_far, timeout=ANSWER_MS)
-    expect(greedy.stop).to_be_visible()
+    so_far = faked.answers.last.inner_text()
+    expect(faked.answers.last).not_to_have_text(so_far)
+    expect(faked.stop).to_be_visible()
 
 
 def test_new_chat_forgets_the_conversation_even_while_answering(greedy: ChatPage) -> None:
@@ -80,34 +89,31 @@ def test_new_chat_forgets_the_conversation_even_while_answering(greedy: ChatPage
     expect(greedy.articles).to_have_count(2)
 
 
-def test_enter_sends_and_shift_enter_makes_a_line(brief: ChatPage) -> None:
-    brief.message.fill("Hello,")
-    brief.message.press("Shift+Enter")
-    brief.message.press_sequentially("how are you?")
-    expect(brief.articles).to_have_count(0)
-    brief.message.press("Enter")
-    expect(brief.message).to_have_value("")
-    assert brief.questions.inner_text() == "Hello,\nhow are you?"
-    assert brief.wait_for_answer().state == "done"
+def test_enter_sends_and_shift_enter_makes_a_line(faked: ChatPage) -> None:
+    faked.message.fill("Hello,")
+    faked.message.press("Shift+Enter")
+    faked.message.press_sequentially("how are you?")
+    expect(faked.articles).to_have_count(0)
+    faked.message.press("Enter")
+    expect(faked.message).to_have_value("")
+    assert faked.questions.inner_text() == "Hello,\nhow are you?"
+    assert faked.wait_for_answer().state == "done"
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\n\n"])
-def test_an_empty_message_does_nothing(greedy: ChatPage, text: str) -> None:
-    greedy.message.fill(text)
-    expect(greedy.send).to_be_disabled()
-    greedy.message.press("Enter")
-    expect(greedy.articles).to_have_count(0)
+def test_an_empty_message_does_nothing(faked: ChatPage) -> None:
+    for text in ("", "   ", "\n\n"):
+        faked.message.fill(text)
+        expect(faked.send).to_be_disabled()
+        faked.message.press("Enter")
+        expect(faked.articles).to_have_count(0)
 
 
-def test_a_second_message_waits_for_the_first_answer(greedy: ChatPage) -> None:
-    begin_story(greedy)
-    greedy.message.fill("And then?")
-    greedy.message.press("Enter")
-    expect(greedy.questions).to_have_count(1)
-    expect(greedy.message).to_have_value("And then?")
-    greedy.stop.click()
-    greedy.wait_for_answer()
-    greedy.message.fill("")
+def test_a_second_message_waits_for_the_first_answer(faked: ChatPage, fake_engine: FakeEngine) -> None:
+    begin_scripted_story(faked, fake_engine)
+    faked.message.fill("And then?")
+    faked.message.press("Enter")
+    expect(faked.questions).to_have_count(1)
+    expect(faked.message).to_have_value("And then?")
 
 
 def test_control_tokens_typed_by_a_person_are_text(brief: ChatPage) -> None:
@@ -141,36 +147,49 @@ def test_an_answer_ends_at_the_limit_of_the_settings(brief: ChatPage) -> None:
     expect(brief.log).to_contain_text("6 tokens")
 
 
-def test_a_conversation_longer_than_the_context_fails_with_both_numbers_and_another_one_goes_on(
+def test_a_message_longer_than_the_context_is_refused_with_both_numbers_and_another_one_goes_on(
     greedy: ChatPage,
 ) -> None:
-    answer = greedy.ask("What is the capital of France? " * 400)
-    assert answer.state == "error"
-    problem = greedy.log.get_by_role("alert")
-    expect(problem).to_have_count(1)
-    expect(problem).to_contain_text("The conversation is too long")
-    expect(problem).to_contain_text(re.compile(r"is \d{4} tokens long, but the context holds 2048"))
-    expect(problem.get_by_role("button", name="Retry")).to_be_visible()
-    greedy.start_over()
+    greedy.type_and_send("What is the capital of France? " * 400)
+    note = greedy.page.get_by_text("but the context holds 2,048")
+    expect(note).to_have_text(re.compile(r"This message is \d,\d{3} tokens long"))
+    expect(greedy.articles).to_have_count(0)
     assert greedy.ask(CAPITAL).text.strip(" .") == "Paris"
 
 
-def test_reading_further_up_is_not_disturbed_by_a_growing_answer(greedy: ChatPage) -> None:
-    greedy.ask("Hi")
-    greedy.page.set_viewport_size({"width": 800, "height": 300})
-    try:
-        begin_story(greedy)
-        expect(greedy.answers.last).to_be_in_viewport()
-        greedy.page.mouse.move(400, 150)
-        greedy.page.mouse.wheel(0, -2000)
-        to_end = greedy.page.get_by_role("button", name="Go to the latest message")
-        expect(to_end).to_be_visible()
-        expect(greedy.questions.first).to_be_in_viewport()
-        so_far = greedy.answers.last.inner_text()
-        expect(greedy.answers.last).not_to_have_text(so_far, timeout=ANSWER_MS)
-        expect(greedy.questions.first).to_be_in_viewport()
-        to_end.click()
-        expect(to_end).to_be_hidden()
-        expect(greedy.answers.last).to_be_in_viewport()
-    finally:
-        greedy.page.set_viewport_size({"width": 1100, "height": 800})
+def test_kernels_are_timed_between_two_questions_and_the_conversation_goes_on(greedy: ChatPage) -> None:
+    questions = ("What is the capital of France? Answer in one word.", "And of Japan?")
+    expected = [greedy.ask(question).text for question in questions]
+    greedy.start_over()
+    assert greedy.ask(questions[0]).text == expected[0]
+    greedy.page.get_by_role("button", name="Performance").click()
+    panel = greedy.page.get_by_role("dialog", name="Performance")
+    expect(panel.get_by_role("img", name=re.compile("on the GPU: weights .*keys and values"))).to_be_visible()
+    panel.get_by_role("button", name="Time the kernels").click()
+    table = panel.get_by_role("table")
+    expect(table).to_contain_text("on the GPU", timeout=ANSWER_MS)
+    calls = [int(row.get_by_role("cell").first.inner_text()) for row in table.get_by_role("row").all()[1:]]
+    dispatches = panel.get_by_text("Dispatches a token").locator("xpath=following-sibling::dd")
+    assert sum(calls) == int(dispatches.inner_text())
+    greedy.page.keyboard.press("Escape")
+    assert greedy.ask(questions[1]).text == expected[1]
+
+
+def test_reading_further_up_is_not_disturbed_by_a_growing_answer(faked: ChatPage, fake_engine: FakeEngine) -> None:
+    faked.ask("Hi")
+    faked.page.set_viewport_size({"width": 800, "height": 300})
+    fake_engine.answer("Once upon a time there was a fox.\n\n" * 60, rate=40)
+    begin_story(faked)
+    expect(faked.answers.last).to_be_in_viewport()
+    to_end = faked.page.get_by_role("button", name="Go to the latest message")
+    expect(faked.answers.last.locator("p").nth(3)).to_be_visible()  # There is something to scroll.
+    faked.page.mouse.move(400, 150)
+    faked.page.mouse.wheel(0, -2000)
+    expect(to_end).to_be_visible()
+    expect(faked.questions.first).to_be_in_viewport()
+    so_far = faked.answers.last.inner_text()
+    expect(faked.answers.last).not_to_have_text(so_far)
+    expect(faked.questions.first).to_be_in_viewport()
+    to_end.click()
+    expect(to_end).to_be_hidden()
+    expect(faked.answers.last.locator("p").last).to_be_in_viewport()

@@ -12,27 +12,31 @@ from e2e.conftest import open_tab
 from e2e.watch import Watch
 
 TAGS = {
-    "a",
-    "blockquote",
-    "br",
-    "code",
-    "del",
-    "div",
-    "em",
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "h5",
-    "h6",
-    "hr",
-    "li",
-    "ol",
-    "p",
-} | {
-    *("pre", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
+    *(
+        "a",
+        "blockquote",
+        "br",
+        "button",
+        "code",
+        "del",
+        "div",
+        "em",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "li",
+        "ol",
+    ),
+    *("p", "pre", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
 }
-ATTRIBUTES = {"align", "class", "data-language", "dir", "href", "rel", "start", "tabindex", "target", "title"}
+ATTRIBUTES = {
+    *("align", "aria-label", "class", "data-language", "data-math", "data-task", "dir", "href", "rel", "role", "start"),
+    *("tabindex", "target", "title", "type"),
+}
 RENDER = """
 async (markdown) => {
   const { MarkdownView } = await import("/static/chat/markdown.js");

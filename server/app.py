@@ -15,8 +15,8 @@ from server.artifacts import artifact_router
 from server.builds import Builds
 from server.catalogue import Catalogue
 from server.errors import install_error_handlers, unknown_model
-from server.files import FileServer
-from server.pages import TEMPLATES, chat_page, model_page, models_page
+from server.files import MEDIA_TYPES, FileServer
+from server.pages import TEMPLATES, chat_page, model_page, models_page, web_manifest
 from server.security import CrossOriginMiddleware, HostMiddleware, SameOriginMiddleware, SecurityHeadersMiddleware
 from server.settings import Settings
 from server.static_files import STATIC, Page, static_router
@@ -74,15 +74,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _page_router(catalogue: Catalogue, builds: Builds, page: Page) -> APIRouter:
-    """GET /: the chat page; GET /models/ and /models/NAME/: plain pages about the models; GET /bench."""
+    """GET / and /app.webmanifest: the chat page; GET /models/ and /models/NAME/: about the models; GET /bench."""
     router = APIRouter()
     fresh = {"Cache-Control": "no-cache"}
 
     @router.api_route("/", methods=["GET", "HEAD"])
     def index() -> Response:
         """The page, for the operator's first model."""
-        names = [entry.name for entry in catalogue.entries()]
-        return HTMLResponse(chat_page(catalogue.default, names, static=page.address(page.version())), headers=fresh)
+        return HTMLResponse(chat_page(catalogue.default, static=page.address(page.version())), headers=fresh)
 
     @router.api_route("/models", methods=["GET", "HEAD"])
     @router.api_route("/models/", methods=["GET", "HEAD"])
@@ -103,6 +102,12 @@ def _page_router(catalogue: Catalogue, builds: Builds, page: Page) -> APIRouter:
         if not request.url.path.endswith("/"):
             return RedirectResponse(f"/models/{entry.name}/", 308)
         return HTMLResponse(model_page(describe(entry, builds), static=page.address(page.version())), headers=fresh)
+
+    @router.api_route("/app.webmanifest", methods=["GET", "HEAD"])
+    def manifest() -> Response:
+        """What a browser needs to install the page."""
+        body = web_manifest(static=page.address(page.version()))
+        return Response(body, media_type=MEDIA_TYPES[".webmanifest"], headers=fresh)
 
     @router.api_route("/bench", methods=["GET", "HEAD"])
     def benchmark(request: Request) -> Response:

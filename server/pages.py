@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from build_wasm.progress import size_text
 from server.api import ModelInfo
 
+# The page's background, --paper in static/chat.css, which the browser's own bars take on.
+PAPER = {"light": "#fbfbf9", "dark": "#111413"}
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 _environment = Environment(
     loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(("html",)), undefined=StrictUndefined
@@ -19,9 +22,31 @@ _environment = Environment(
 _environment.filters["size"] = size_text
 
 
-def chat_page(default: str, names: Sequence[str], *, static: str, head: str = "") -> str:
-    """The chat page for the models `names`. static: the page's files; head: further meta elements, as HTML."""
-    return _render("index.html", model=default, models=names, static=static, head=head)
+def chat_page(default: str, *, static: str, head: str = "") -> str:
+    """The chat page, with the model `default` at first. static: the page's files; head: more meta elements, as HTML."""
+    return _render("index.html", model=default, static=static, head=head, paper=PAPER)
+
+
+def web_manifest(*, static: str) -> str:
+    """app.webmanifest, at the site's root: with it a browser can install the page. static: the page's files."""
+    icons = [
+        {"src": f"{static}/icons/webgemma.svg", "type": "image/svg+xml", "sizes": "any", "purpose": "any"},
+        {"src": f"{static}/icons/maskable.svg", "type": "image/svg+xml", "sizes": "any", "purpose": "maskable"},
+    ]
+    manifest = {
+        "name": "WebGemma",
+        "short_name": "WebGemma",
+        "description": "A private chat: the language model runs in the browser, on your own GPU.",
+        "lang": "en",
+        "start_url": "./",
+        "scope": "./",
+        "display": "standalone",
+        "background_color": PAPER["light"],
+        "theme_color": PAPER["light"],
+        "categories": ["productivity", "utilities"],
+        "icons": icons,
+    }
+    return json.dumps(manifest, indent=2) + "\n"
 
 
 def models_page(models: Sequence[ModelInfo], *, static: str, root: str = "../") -> str:

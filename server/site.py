@@ -11,7 +11,7 @@ from build_wasm.errors import BuildError
 from build_wasm.manifest import Manifest
 from build_wasm.store import MANIFEST, artifact_folder, os_errors, verify
 from server.api import ModelInfo, ModelList
-from server.pages import chat_page, model_page, models_page
+from server.pages import chat_page, model_page, models_page, web_manifest
 from server.security import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
 from server.static_files import STATIC, is_public
 
@@ -46,8 +46,8 @@ def export_site(models_dir: Path, names: Sequence[str], target: Path) -> list[Ma
         _write(target / "models" / "index.html", models_page(models, static="../static"))
         listing = ModelList(default=models[0].name, models=models)
         _write(target / "api" / "models", listing.model_dump_json())
-        names = [model.name for model in models]
-        _write(target / "index.html", chat_page(names[0], names, static="static", head=_meta_policy()))
+        _write(target / "index.html", chat_page(models[0].name, static="static", head=_meta_policy()))
+        _write(target / "app.webmanifest", web_manifest(static="static"))
         hashed = [
             f"/models/{name}/{file.path}" for (_, name), m in zip(artifacts, manifests, strict=True) for file in m.files
         ]

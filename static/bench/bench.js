@@ -11,7 +11,7 @@ import { requestDevice } from "../engine/gpu.js";
 import { fetchManifest } from "../engine/manifest_fetch.js";
 import { countCreations, heapBytes } from "./allocations.js";
 import { checkCorrectness, take } from "./correctness.js";
-import { GpuClock } from "./gpu_time.js";
+import { GpuClock } from "../engine/gpu_clock.js";
 import { STEP_REPEATS, timeKernels, timeStep } from "./kernel_times.js";
 import { loadModel, measureUpload } from "./load.js";
 import { measureMachine } from "./machine.js";

@@ -1,5 +1,5 @@
 /** @import { Dispatch } from "../engine/program.js" */
-/** @import { GpuClock } from "./gpu_time.js" */
+/** @import { GpuClock } from "../engine/gpu_clock.js" */
 /** @import { Machine, Step } from "./floors.js" */
 import { floorMicroseconds, useOf, workOf } from "./floors.js";
 import { median } from "./statistics.js";

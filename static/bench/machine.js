@@ -1,5 +1,5 @@
 /** @import { Machine } from "./floors.js" */
-/** @import { GpuClock } from "./gpu_time.js" */
+/** @import { GpuClock } from "../engine/gpu_clock.js" */
 
 const MOST_BYTES = 256 * 2 ** 20; // several times the largest caches
 const RUNS = 5;

@@ -3,7 +3,7 @@
 import { create } from "../chat/dom.js";
 import { formatBytes, formatRate } from "../chat/format.js";
 import { differences } from "./compare.js";
-import { linePlot, partsBar } from "./plot.js";
+import { linePlot, partsBar } from "../chat/plot.js";
 
 /** Where GPU time is nearly all of the wall time, kernels limit; else what JavaScript and the browser do around them. */
 const GPU_LIMITED = 0.9;

@@ -3,83 +3,104 @@ import { mountComposer } from "./composer.js";
 import { ConversationStore } from "./conversation_store.js";
 import { mountConversation } from "./conversation_view.js";
 import { byId } from "./dom.js";
+import { mountModels } from "./models_view.js";
 import { mountNotice } from "./notice_view.js";
+import { Library } from "./library.js";
+import { mountLibrary } from "./library_view.js";
+import { mountPerformance } from "./performance_view.js";
+import { newChatSettings } from "./presets.js";
 import { parseQuery } from "./query.js";
 import { StickToEnd } from "./scroll.js";
 import { Session } from "./session.js";
 import { mountSettings } from "./settings_view.js";
+import { mountShortcuts } from "./shortcuts.js";
 import { mountStart } from "./start_view.js";
 import { Store } from "./store.js";
-import { mountStoredModels } from "./stored_models_view.js";
 import { mountTheme } from "./theme.js";
+import { newConversation } from "./tree.js";
 
+const siteTitle = document.title;
 const query = parseQuery(location.search);
 const model = query.model ?? document.documentElement.dataset.model ?? "demo";
 
-const kept = new ConversationStore(model);
+const settings = () => {
+  const { temperature, maxTokens } = query;
+  return { ...newChatSettings(), ...(temperature === null ? {} : { temperature }), ...(maxTokens === null ? {} : { maxTokens }) };
+};
+const kept = await ConversationStore.open();
 const store = new Store({
   phase: "starting",
   model,
   title: model,
   demo: false,
-  defaultTemperature: 1,
+  defaults: null,
+  canThink: false,
   progress: null,
   build: null,
   failure: null,
-  turns: await kept.load(),
+  conversation: newConversation(model, settings()),
+  conversations: [],
   answering: false,
-  settings: { temperature: query.temperature, maxTokens: query.maxTokens },
   facts: null,
   notice: null,
   memory: "",
 });
-kept.follow(store);
 const session = new Session(store, query);
+const library = new Library(store, kept, session, settings);
 
 const toEnd = byId("to-end", HTMLButtonElement);
-const scroll = new StickToEnd(byId("main", HTMLElement), byId("column", HTMLElement), (held) => {
-  toEnd.hidden = held || store.state.turns.length === 0;
+const scroll = new StickToEnd(byId("main", HTMLElement), byId("column", HTMLElement), (atEnd) => {
+  toEnd.hidden = atEnd || store.state.turns.length === 0;
 });
 toEnd.addEventListener("click", () => scroll.toEnd());
 
 mountTheme(byId("theme", HTMLButtonElement));
-mountSettings(store);
-mountStoredModels(byId("stored", HTMLElement));
+mountSettings(store, library);
+mountModels(store);
 mountStart(store, session);
-mountConversation(byId("log", HTMLElement), store, session);
+const { editLast } = mountConversation(byId("log", HTMLElement), store, session, library);
 mountComposer(store, session);
+mountPerformance(store, session);
 mountNotice(byId("notice", HTMLElement), store);
 mountAnnouncer(byId("status", HTMLElement), store);
+const sidebar = mountLibrary(store, library, kept);
 
 const newChat = byId("new-chat", HTMLButtonElement);
-newChat.addEventListener("click", async () => {
-  await session.newChat();
+const startNewChat = () => {
+  library.newChat();
+  sidebar.chosen();
   byId("message", HTMLTextAreaElement).focus();
+};
+newChat.addEventListener("click", startNewChat);
+mountShortcuts({
+  newChat: startNewChat,
+  search: () => sidebar.open({ search: true }),
+  settings: () => byId("settings-button", HTMLButtonElement).click(),
+  editLast,
 });
 const demoBadge = byId("demo-badge", HTMLButtonElement);
 store.subscribe((state, previous) => {
-  if (state.turns.length > previous.turns.length) scroll.toEnd();
-  else if (state.turns.length < previous.turns.length) scroll.release();
+  const [last, before] = [state.turns.at(-1), previous.turns.at(-1)];
+  const opened = state.conversation.id !== previous.conversation.id;
+  // A new answer, or a conversation that was opened, is shown from its end; another version of what was said moves nothing.
+  if (last && last.id !== before?.id) {
+    if (opened || last.state === "streaming") scroll.toEnd();
+    else scroll.release();
+  }
+  if (!last) scroll.release();
   newChat.disabled = state.turns.length === 0;
   demoBadge.hidden = !state.demo;
-});
-
-const models = byId("models", HTMLSelectElement);
-models.value = model;
-models.addEventListener("change", () => {
-  const address = new URL(location.href);
-  address.searchParams.set("model", models.value);
-  location.assign(address);
+  document.title = [state.conversation.title, siteTitle].filter(Boolean).join(" · ");
 });
 
 // Other hosts than our server may have none.
 navigator.serviceWorker?.register("service_worker.js").catch(() => {});
 addEventListener("pagehide", ({ persisted }) => {
-  void kept.flush();
+  void library.flush();
   if (!persisted) session.close(); // A page in the back/forward cache may come back.
 });
-document.addEventListener("visibilitychange", () => void kept.flush()); // Phones end hidden pages without another event.
+document.addEventListener("visibilitychange", () => void library.flush()); // Phones end hidden pages without another event.
 addEventListener("pageshow", ({ persisted }) => {
   if (persisted) void session.resume();
 });
-await session.start();
+await Promise.all([library.start(), session.start()]);

@@ -1,3 +1,5 @@
+import { strings } from "./strings.js";
+
 /**
  * Per browser: how to get WebGPU, and what to do when it offers no adapter.
  *
@@ -7,7 +9,25 @@
  * @property {string[]} findAdapter
  */
 
-const GRAPHICS_DRIVER = "Update the graphics driver, and restart the browser (not only this tab).";
+const NAMES = [
+  { name: "Edge", version: /Edg\/([\d]+)/ },
+  { name: "Opera", version: /OPR\/([\d]+)/ },
+  { name: "Firefox", version: /Firefox\/([\d]+)/ },
+  { name: "Chrome", version: /Chrom(?:e|ium)\/([\d]+)/ },
+  { name: "Safari", version: /Version\/([\d.]+).*Safari\// },
+];
+
+/**
+ * @param {string} userAgent
+ * @returns {string} such as "Firefox 141"; "" for one that is not known
+ */
+export function browserName(userAgent) {
+  for (const { name, version } of NAMES) {
+    const found = version.exec(userAgent)?.[1];
+    if (found) return `${name} ${found}`;
+  }
+  return "";
+}
 
 /**
  * The user agent string only chooses which advice comes first; WebGPU itself is always detected, never guessed.
@@ -21,7 +41,8 @@ export function browserOf(userAgent) {
   if (/Edg\//.test(userAgent)) return chromium("Edge", "edge", linux);
   if (/Chrom(e|ium)\//.test(userAgent)) return chromium("Chrome", "chrome", linux);
   if (/Safari\//.test(userAgent)) return safari();
-  return { name: "this browser", enableWebGpu: ["Update this browser."], findAdapter: [GRAPHICS_DRIVER] };
+  const { unknown, update, graphicsDriver } = strings.failures.browsers;
+  return { name: unknown, enableWebGpu: [update], findAdapter: [graphicsDriver] };
 }
 
 /**
@@ -31,17 +52,12 @@ export function browserOf(userAgent) {
  * @returns {BrowserHelp}
  */
 function chromium(name, scheme, linux) {
-  const flags = "Start the browser with `--enable-unsafe-webgpu --enable-features=Vulkan`, which Linux may need.";
-  const acceleration = `Turn on graphics acceleration in \`${scheme}://settings/system\`, then relaunch ${name}.`;
+  const { updateTo, flags, acceleration, gpuPage, graphicsDriver } = strings.failures.browsers;
+  const more = [acceleration(name, scheme), ...(linux ? [flags] : [])];
   return {
     name,
-    enableWebGpu: [`Update ${name} to version 113 or later.`, ...(linux ? [flags] : []), acceleration],
-    findAdapter: [
-      acceleration,
-      ...(linux ? [flags] : []),
-      `Look at the line "WebGPU" in \`${scheme}://gpu\`: it says why the GPU is not used.`,
-      GRAPHICS_DRIVER,
-    ],
+    enableWebGpu: [updateTo(name, 113), ...more.toReversed()],
+    findAdapter: [...more, gpuPage(scheme), graphicsDriver],
   };
 }
 
@@ -50,22 +66,16 @@ function chromium(name, scheme, linux) {
  * @returns {BrowserHelp}
  */
 function firefox(linux) {
-  const flag = "Set `dom.webgpu.enabled` to true in `about:config`, then restart Firefox.";
+  const { updateTo, firefoxFlag, firefoxLinux, firefoxPage, graphicsDriver } = strings.failures.browsers;
   return {
     name: "Firefox",
-    enableWebGpu: linux ? ["On Linux, use Firefox Nightly, or Chrome.", flag] : ["Update Firefox to version 141 or later.", flag],
-    findAdapter: ["Look at the section \"Graphics\" in `about:support`: it says why the GPU is not used.", GRAPHICS_DRIVER],
+    enableWebGpu: [linux ? firefoxLinux : updateTo("Firefox", 141), firefoxFlag],
+    findAdapter: [firefoxPage, graphicsDriver],
   };
 }
 
 /** @returns {BrowserHelp} */
 function safari() {
-  return {
-    name: "Safari",
-    enableWebGpu: [
-      "Update to Safari 26 or later (macOS, iOS and iPadOS 26).",
-      "On older systems: Safari > Settings > Feature Flags > WebGPU.",
-    ],
-    findAdapter: ["Turn off Lockdown Mode for this site, then reload the page.", "Install pending system updates and restart."],
-  };
+  const { safari: update, safariFlag, safariLockdown, safariUpdate } = strings.failures.browsers;
+  return { name: "Safari", enableWebGpu: [update, safariFlag], findAdapter: [safariLockdown, safariUpdate] };
 }

@@ -1,67 +1,195 @@
-/** @import { Store } from "./store.js" */
-/** @import { Turn } from "./types.js" */
-import { del, get, set } from "../vendor/idb-keyval.js";
-import { adopted } from "./turns.js";
+/** @import { UseStore } from "../vendor/idb-keyval.js" */
+/** @import { Conversation, Summary } from "./types.js" */
+import { createStore, del, entries, promisifyRequest } from "../vendor/idb-keyval.js";
+import { fromOldRecord, parseConversation, toRecord } from "./conversation_record.js";
+import { merged } from "./tree.js";
 
-/** How long changes are gathered before they are written: an answer changes with every token. */
-const WRITE_AFTER_MS = 300;
+/** Keys of the conversations, and of what the list needs to know of each. */
+const [RECORD, SUMMARY] = ["conversation:", "summary:"];
+/** How earlier versions named the one conversation of each model, in idb-keyval's own database. */
+const OLD = "conversation:";
+
+/** @typedef {{ type: "changed" | "removed" | "not-kept", id: string }} Change  not-kept: writing failed, as on a full disk */
 
 /**
- * What was said, kept in the browser (IndexedDB), one conversation a model: a tab that is closed, crashes or is thrown out of memory
- * loses nothing but the last words. Without a storage, as in some private windows, nothing is kept and nothing fails.
+ * The conversations of this browser, in IndexedDB. Several tabs may write the same one: what is written is merged with what is there
+ * in one transaction, and every tab hears of it. Where nothing can be kept, as in some private windows, conversations last as
+ * long as the tab.
  */
 export class ConversationStore {
-  #key;
-  #storage;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #timer;
-  /** @type {Turn[] | null} still to be written */
-  #changed = null;
+  /** @type {UseStore | null} */
+  #use = null;
+  /** Stands in for the database where there is none. @type {Map<string, Conversation>} */
+  #unkept = new Map();
+  /** @type {BroadcastChannel | null} */
+  #channel = null;
+  /** @type {Set<(change: Change, own: boolean) => void>} */
+  #listeners = new Set();
 
-  /**
-   * @param {string} model
-   * @param {{ get: (key: string) => Promise<unknown>, set: (key: string, value: unknown) => Promise<void>,
-   *   del: (key: string) => Promise<void> }} [storage]
-   */
-  constructor(model, storage = { get, set, del }) {
-    this.#key = `conversation:${model}`;
-    this.#storage = storage;
+  /** Whether conversations outlive the tab. */
+  get kept() {
+    return this.#use !== null;
   }
 
-  /** @returns {Promise<Turn[]>} what was kept; an answer that was being written says that it was cut off */
-  async load() {
+  /** @returns {Promise<ConversationStore>} with the conversations of earlier versions of the page taken over */
+  static async open() {
+    const store = new ConversationStore();
     try {
-      const turns = await this.#storage.get(this.#key);
-      return Array.isArray(turns) ? turns.map(adopted) : [];
+      const use = createStore("webgemma", "conversations");
+      await use("readonly", (objects) => promisifyRequest(objects.count()));
+      store.#use = use;
+      await store.#takeOver().catch(() => {}); // What cannot be read stays where it is.
     } catch {
-      return [];
+      // No database: see #unkept.
+    }
+    if (typeof BroadcastChannel === "function") {
+      store.#channel = new BroadcastChannel("webgemma-conversations");
+      store.#channel.addEventListener("message", ({ data }) => store.#tell(data, false));
+    }
+    return store;
+  }
+
+  close() {
+    this.#channel?.close();
+  }
+
+  /** @returns {Promise<Summary[]>} the newest first */
+  async list() {
+    const found = await this.#all(SUMMARY, (value) => /** @type {Summary} */ (value));
+    const summaries = found ?? [...this.#unkept.values()].map(summaryOf);
+    return summaries.filter(isSummary).sort((a, b) => b.updated - a.updated);
+  }
+
+  /**
+   * @param {string} id
+   * @returns {Promise<Conversation | null>} null if there is none, or none that can be read
+   */
+  async read(id) {
+    const use = this.#use;
+    if (!use) return this.#unkept.get(id) ?? null;
+    try {
+      return parseConversation(await use("readonly", (objects) => promisifyRequest(objects.get(RECORD + id))));
+    } catch {
+      return null;
     }
   }
 
+  /** @returns {Promise<Conversation[]>} all that can be read, the newest first */
+  async readAll() {
+    const found = await this.#all(RECORD, (value) => readable(value));
+    const all = found ? found.filter((conversation) => conversation !== null) : [...this.#unkept.values()];
+    return all.sort((a, b) => b.updated - a.updated);
+  }
+
   /**
-   * Writes the turns of `store` from now on as they change.
+   * Keeps a conversation, together with what other tabs have kept of it.
    *
-   * @param {Store} store
+   * @param {Conversation} conversation
    */
-  follow(store) {
-    store.subscribe(({ turns }, previous) => {
-      if (turns === previous.turns) return;
-      this.#changed = turns;
-      this.#timer ??= setTimeout(() => void this.flush(), WRITE_AFTER_MS);
-    });
+  async write(conversation) {
+    const { id } = conversation;
+    const use = this.#use;
+    if (use) {
+      try {
+        await use("readwrite", (objects) => written(objects, conversation));
+      } catch {
+        this.#tell({ type: "not-kept", id }, true); // The conversation goes on.
+        return;
+      }
+    } else this.#unkept.set(id, conversation);
+    this.#publish({ type: "changed", id });
   }
 
-  /** Writes what has changed at once: the page may be about to end. */
-  async flush() {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    const turns = this.#changed;
-    this.#changed = null;
-    if (!turns) return;
-    try {
-      await (turns.length > 0 ? this.#storage.set(this.#key, turns) : this.#storage.del(this.#key));
-    } catch {
-      // The conversation goes on; it is not kept.
+  /** @param {string} id */
+  async remove(id) {
+    this.#unkept.delete(id);
+    await this.#use?.("readwrite", (objects) => {
+      objects.delete(RECORD + id);
+      objects.delete(SUMMARY + id);
+      return promisifyRequest(objects.transaction);
+    });
+    this.#publish({ type: "removed", id });
+  }
+
+  /**
+   * @param {(change: Change, own: boolean) => void} listener  called after each change; own: of this tab
+   */
+  subscribe(listener) {
+    this.#listeners.add(listener);
+  }
+
+  /** @param {Change} change */
+  #publish(change) {
+    this.#channel?.postMessage(change);
+    this.#tell(change, true);
+  }
+
+  /**
+   * @param {Change} change
+   * @param {boolean} own
+   */
+  #tell(change, own) {
+    for (const listener of this.#listeners) listener(change, own);
+  }
+
+  /**
+   * @template T
+   * @param {string} prefix
+   * @param {(value: unknown) => T} parse
+   * @returns {Promise<T[] | null>} null: there is no database
+   */
+  async #all(prefix, parse) {
+    const range = this.#use && IDBKeyRange.bound(prefix, `${prefix}\uffff`);
+    const values = await this.#use?.("readonly", (objects) => promisifyRequest(objects.getAll(range)));
+    return values ? values.map(parse) : null;
+  }
+
+  /** Moves what earlier versions have kept, each conversation once. */
+  async #takeOver() {
+    for (const [key, value] of await entries()) {
+      if (typeof key !== "string" || !key.startsWith(OLD)) continue;
+      const conversation = fromOldRecord(key.slice(OLD.length), value);
+      if (!conversation) continue;
+      await this.#use?.("readwrite", (objects) => written(objects, conversation));
+      await del(key);
     }
   }
+}
+
+/**
+ * @param {IDBObjectStore} objects
+ * @param {Conversation} conversation
+ * @returns {Promise<void>} when the transaction is through
+ */
+function written(objects, conversation) {
+  const { id } = conversation;
+  const stored = objects.get(RECORD + id);
+  stored.onsuccess = () => {
+    // A record of a later version of the page, or one that is broken, is not written over.
+    const theirs = stored.result === undefined ? null : readable(stored.result);
+    if (stored.result !== undefined && !theirs) return;
+    const whole = theirs ? merged(conversation, theirs) : conversation;
+    objects.put(toRecord(whole), RECORD + id);
+    objects.put(summaryOf(whole), SUMMARY + id);
+  };
+  return promisifyRequest(objects.transaction).then(() => {});
+}
+
+/** @param {unknown} value */
+function readable(value) {
+  try {
+    return parseConversation(value);
+  } catch {
+    return null;
+  }
+}
+
+/** @param {Conversation} conversation @returns {Summary} */
+function summaryOf({ id, title, model, updated }) {
+  return { id, title, model, updated };
+}
+
+/** @param {Summary} value */
+function isSummary(value) {
+  return typeof value?.id === "string" && typeof value.title === "string" && typeof value.updated === "number";
 }

@@ -1,3 +1,5 @@
+import { strings } from "./strings.js";
+
 const UNITS = ["B", "kB", "MB", "GB"];
 
 /**
@@ -21,11 +23,11 @@ export function formatBytes(bytes) {
  * @returns {string} such as "about 2 minutes left"; coarse on purpose, so that it does not flicker
  */
 export function formatTimeLeft(seconds) {
-  if (seconds < 5) return "a few seconds left";
-  if (seconds < 55) return `about ${Math.ceil(seconds / 5) * 5} seconds left`;
-  const minutes = Math.max(1, Math.round(seconds / 60));
-  if (minutes < 90) return `about ${minutes} ${minutes === 1 ? "minute" : "minutes"} left`;
-  return `about ${Math.round(minutes / 60)} hours left`;
+  const { fewSeconds, seconds: some, minutes, hours } = strings.loading;
+  if (seconds < 5) return fewSeconds;
+  if (seconds < 55) return some(Math.ceil(seconds / 5) * 5);
+  const count = Math.max(1, Math.round(seconds / 60));
+  return count < 90 ? minutes(count) : hours(Math.round(count / 60));
 }
 
 /**

@@ -1,87 +1,150 @@
 /**
- * Markdown from the model to safe DOM. The model's text is untrusted: raw HTML is shown as text, images are never fetched (they
- * become links), links open apart and only with harmless schemes, and DOMPurify has the last word.
+ * Markdown from the model to safe DOM. The model's text is untrusted: raw HTML is shown as text, images are never fetched (they become
+ * links), links open apart and only with harmless schemes, and DOMPurify has the last word. Code is only ever set as text.
  */
+/** @import { Token, Tokens } from "../vendor/marked.js" */
 import DOMPurify from "../vendor/dompurify.js";
-import { Marked } from "../vendor/marked.js";
+import { CodeBlock } from "./code_block.js";
+import { create } from "./dom.js";
+import { BlockReader, languageOf, renderTokens } from "./markdown_blocks.js";
+import { showMath } from "./math.js";
+import { strings } from "./strings.js";
 
 const SANITISE = {
   ALLOWED_TAGS: [
     "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "strong",
     "table", "tbody", "td", "th", "thead", "tr", "ul",
   ],
-  ALLOWED_ATTR: ["href", "align", "start", "data-language"],
+  ALLOWED_ATTR: ["href", "align", "start", "data-language", "data-math"],
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
-  RETURN_DOM_FRAGMENT: true,
 };
+const CLOSED_FENCE = /\n[ \t]*(?:`{3,}|~{3,})\s*$/;
 
-const SCHEMES = new Set(["http:", "https:", "mailto:"]);
+/** Something that is shown, and shown again when its source has changed. */
+class Piece {
+  /** @type {CodeBlock[]} in order */
+  #codes = [];
+  key = "";
 
-/** @param {string} text */
-function escapeHtml(text) {
-  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
-}
+  /** @param {HTMLElement} element */
+  constructor(element) {
+    this.element = element;
+  }
 
-/** @param {string} href */
-function isSafe(href) {
-  try {
-    return SCHEMES.has(new URL(href).protocol);
-  } catch {
-    return false; // Relative links lead nowhere: the model knows no page of ours.
+  /**
+   * @param {Token} token
+   * @param {string} key  the same for the same content
+   */
+  show(token, key) {
+    if (key === this.key) return;
+    this.key = key;
+    const { element } = this;
+    if (token.type === "code") {
+      const { text, lang, raw } = /** @type {Tokens.Code} */ (token);
+      const code = this.#codes[0] ?? new CodeBlock();
+      code.update(text, languageOf(lang), CLOSED_FENCE.test(raw));
+      if (code.element.parentNode !== element || element.childNodes.length > 1) element.replaceChildren(code.element);
+      this.#codes = [code];
+      return;
+    }
+    const fragment = sanitise([token]);
+    this.#placeCode(fragment);
+    decorate(fragment);
+    showMath(fragment, element);
+    const item = token.type === "list" && element instanceof HTMLLIElement ? fragment.querySelector("li") : null;
+    if (item) element.toggleAttribute("data-task", item.hasAttribute("data-task"));
+    element.replaceChildren(...(item ?? fragment).childNodes);
+  }
+
+  /**
+   * Code in lists and quotations.
+   *
+   * @param {DocumentFragment} fragment
+   */
+  #placeCode(fragment) {
+    const old = this.#codes;
+    this.#codes = [...fragment.querySelectorAll("pre")].map((pre, index) => {
+      const code = old[index] ?? new CodeBlock();
+      const source = pre.firstElementChild;
+      code.update(source?.textContent ?? "", source?.getAttribute("data-language") ?? "", false);
+      pre.replaceWith(code.element);
+      return code;
+    });
   }
 }
 
-/**
- * @param {string} href
- * @param {string} html
- */
-function link(href, html) {
-  return isSafe(href) ? `<a href="${escapeHtml(href)}">${html}</a>` : html;
+/** A list of several items: only those that changed are rendered again, for an answer may be one long list. */
+class ListPiece {
+  #list;
+  /** @type {Piece[]} */
+  #items = [];
+
+  /** @param {Tokens.List} token */
+  constructor(token) {
+    this.#list = create(token.ordered ? "ol" : "ul");
+    if (token.ordered && token.start !== 1) this.#list.setAttribute("start", String(token.start));
+    this.element = blockElement();
+    this.element.append(this.#list);
+    this.kind = kindOf(token);
+  }
+
+  /**
+   * @param {Tokens.List} token
+   * @param {string} definitions
+   */
+  show(token, definitions) {
+    token.items.forEach((item, index) => {
+      const piece = (this.#items[index] ??= new Piece(create("li")));
+      if (!piece.element.isConnected) this.#list.append(piece.element);
+      piece.show({ ...token, raw: item.raw, items: [item] }, `${token.loose}\n${item.raw}\n${definitions}`);
+    });
+    for (const { element } of this.#items.splice(token.items.length)) element.remove();
+  }
 }
 
-const marked = new Marked({
-  gfm: true,
-  breaks: true,
-  renderer: {
-    html: ({ text }) => escapeHtml(text),
-    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
-    image: ({ href, text }) => link(href, escapeHtml(text || href)),
-    link({ href, tokens }) {
-      return link(href, this.parser.parseInline(tokens));
-    },
-    code({ text, lang }) {
-      const language = /^[\w+#.-]+/.exec(lang ?? "")?.[0];
-      return `<pre><code${language ? ` data-language="${escapeHtml(language)}"` : ""}>${escapeHtml(text)}</code></pre>`;
-    },
-  },
-});
+/** @param {Tokens.List} list  a list of another kind is another element */
+function kindOf({ ordered, start }) {
+  return `${ordered} ${start}`;
+}
 
-/**
- * @param {import("../vendor/marked.js").Token} token  one block
- * @returns {HTMLElement}
- */
-function renderBlock(token) {
-  const block = document.createElement("div");
-  block.className = "block";
-  block.dir = "auto";
-  block.append(DOMPurify.sanitize(marked.parser([token]), SANITISE));
-  for (const anchor of block.querySelectorAll("a")) {
+/** @returns {HTMLElement} */
+function blockElement() {
+  return create("div", { class: "block", attributes: { dir: "auto" } });
+}
+
+/** @param {Token[]} tokens @returns {DocumentFragment} */
+function sanitise(tokens) {
+  return DOMPurify.sanitize(renderTokens(tokens), { ...SANITISE, RETURN_DOM_FRAGMENT: true });
+}
+
+/** @param {DocumentFragment} fragment */
+function decorate(fragment) {
+  for (const anchor of fragment.querySelectorAll("a")) {
     anchor.target = "_blank";
     anchor.rel = "noopener noreferrer nofollow";
     anchor.title = anchor.href;
   }
-  for (const code of block.querySelectorAll("pre")) code.tabIndex = 0; // It scrolls sideways, so keys must reach it.
-  return block;
+  for (const item of fragment.querySelectorAll("li")) item.toggleAttribute("data-task", /^\s*[☑☐] /.test(item.textContent));
+  for (const table of fragment.querySelectorAll("table")) {
+    // It scrolls in itself, never the page; so keys must reach it.
+    const box = create("div", { class: "table", attributes: { tabindex: "0", role: "region", "aria-label": strings.markdown.table } });
+    table.replaceWith(box);
+    box.append(table);
+  }
 }
 
 /**
- * Shows a growing Markdown text in an element. Only blocks that changed are rendered again, so a long answer costs no more
- * per token than a short one, and what has been read (or selected) stays in place.
+ * Shows a growing Markdown text in an element. Only what changed is rendered again, so a long answer costs no more per token than a short
+ * one, and what has been read (or selected) stays in place.
  */
 export class MarkdownView {
-  /** @type {{ key: string, element: HTMLElement }[]} */
-  #blocks = [];
+  #reader = new BlockReader();
+  /** @type {(Piece | ListPiece)[]} */
+  #pieces = [];
+  /** What the pieces show: settled blocks are the same tokens again. @type {Token[]} */
+  #shown = [];
+  #definitions = "";
   #element;
 
   /** @param {HTMLElement} element */
@@ -91,19 +154,31 @@ export class MarkdownView {
 
   /** @param {string} text  the whole Markdown so far */
   update(text) {
-    const tokens = marked.lexer(text);
-    // A late link definition changes blocks that were already rendered.
-    const definitions = JSON.stringify(tokens.links);
-    const shown = tokens.filter((token) => token.type !== "space" && token.type !== "def");
-    shown.forEach((token, index) => {
-      const key = `${token.type}\n${token.raw}\n${definitions}`;
-      const old = this.#blocks[index];
-      if (old?.key === key) return;
-      const element = renderBlock(token);
-      if (old) old.element.replaceWith(element);
-      else this.#element.append(element);
-      this.#blocks[index] = { key, element };
+    const { blocks, definitions } = this.#reader.read(text);
+    const linksChanged = definitions !== this.#definitions;
+    blocks.forEach((token, index) => {
+      if (token === this.#shown[index] && !linksChanged) return;
+      const old = this.#pieces[index];
+      const piece = pieceFor(token, old);
+      if (piece instanceof ListPiece) piece.show(/** @type {Tokens.List} */ (token), definitions);
+      else piece.show(token, `${token.type}\n${token.raw}\n${definitions}`);
+      if (piece === old) return;
+      if (old) old.element.replaceWith(piece.element);
+      else this.#element.append(piece.element);
+      this.#pieces[index] = piece;
     });
-    for (const { element } of this.#blocks.splice(shown.length)) element.remove();
+    for (const { element } of this.#pieces.splice(blocks.length)) element.remove();
+    this.#shown = blocks;
+    this.#definitions = definitions;
   }
+}
+
+/**
+ * @param {Token} token
+ * @param {Piece | ListPiece | undefined} old  what stands in its place
+ */
+function pieceFor(token, old) {
+  if (token.type !== "list") return old instanceof Piece ? old : new Piece(blockElement());
+  const list = /** @type {Tokens.List} */ (token);
+  return old instanceof ListPiece && old.kind === kindOf(list) ? old : new ListPiece(list);
 }

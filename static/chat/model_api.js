@@ -1,6 +1,18 @@
 /** @import { BuildProgress } from "./types.js" */
+import { strings } from "./strings.js";
 
-/** @typedef {"ready" | "building" | "unbuilt"} ModelState */
+/**
+ * @typedef {"ready" | "building" | "unbuilt"} ModelState
+ *
+ * @typedef {object} ModelInfo  as the server tells it; what only a build can tell is null before
+ * @property {string} name
+ * @property {string} title
+ * @property {ModelState | "failed"} state
+ * @property {boolean} [demo]
+ * @property {string | null} [error]
+ * @property {number | null} [bytes]
+ * @property {number | null} [context]
+ */
 
 /** An error with a code that failures.js explains. */
 class ApiError extends Error {
@@ -28,18 +40,24 @@ async function request(path, options) {
   }
 }
 
+/** @returns {Promise<ModelInfo[] | null>} null where nobody answers, or there is no such API */
+export async function listModels() {
+  const response = await request("api/models").catch(() => null);
+  if (!response?.ok) return null;
+  const { models } = await response.json();
+  return models;
+}
+
 /**
  * @param {string} name
  * @returns {Promise<ModelState>} "ready" also where there is no such API, as on a static host, and where nobody answers: the
  *   model may be in the browser's storage
  */
 export async function modelState(name) {
-  const response = await request("api/models").catch(() => null);
-  if (!response?.ok) return "ready";
-  /** @type {{ models: { name: string, state: ModelState | "failed", error: string | null }[] }} */
-  const { models } = await response.json();
+  const models = await listModels();
+  if (!models) return "ready";
   const model = models.find((candidate) => candidate.name === name);
-  if (!model) throw new ApiError("unknown-model", `The server has no model "${name}".`);
+  if (!model) throw new ApiError("unknown-model", strings.failures.noSuchModel(name));
   if (model.state === "failed") throw new ApiError("build", model.error ?? "");
   return model.state;
 }
@@ -49,7 +67,7 @@ export async function startBuild(name) {
   const response = await request(`api/models/${encodeURIComponent(name)}/build`, { method: "POST" });
   if (response.ok) return;
   const { error } = await response.json().catch(() => ({ error: null }));
-  throw new ApiError("build", error?.message ?? `The server answered with status ${response.status}.`, error?.hint);
+  throw new ApiError("build", error?.message ?? strings.failures.status(response.status), error?.hint);
 }
 
 /**
@@ -69,9 +87,9 @@ export function followBuild(name, onProgress) {
       const { message, hint } = JSON.parse(event.data);
       reject(new ApiError("build", message, hint));
     });
-    events.addEventListener("unbuilt", () => reject(new ApiError("build", "The build was stopped before its end.")));
+    events.addEventListener("unbuilt", () => reject(new ApiError("build", strings.failures.buildStopped)));
     events.addEventListener("error", () => {
-      if (events.readyState === EventSource.CLOSED) reject(new ApiError("network", "The server ended the report on the build."));
+      if (events.readyState === EventSource.CLOSED) reject(new ApiError("network", strings.failures.buildReportEnded));
     });
   });
   return done.finally(() => events.close());

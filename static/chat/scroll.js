@@ -9,13 +9,14 @@ export class StickToEnd {
   #scroller;
   #held = false;
   #lastTop = 0;
-  /** @type {(held: boolean) => void} */
+  #toldAtEnd = true;
+  /** @type {(atEnd: boolean) => void} */
   #onChange;
 
   /**
    * @param {HTMLElement} scroller
    * @param {HTMLElement} content  what grows inside it
-   * @param {(held: boolean) => void} onChange
+   * @param {(atEnd: boolean) => void} onChange  called when it is held at its end, has nothing to scroll, or is neither any more
    */
   constructor(scroller, content, onChange) {
     this.#scroller = scroller;
@@ -43,6 +44,7 @@ export class StickToEnd {
 
   #follow() {
     if (this.#held) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#tell();
   }
 
   #scrolled() {
@@ -57,6 +59,13 @@ export class StickToEnd {
   #hold(held) {
     if (held === this.#held) return;
     this.#held = held;
-    this.#onChange(held);
+    this.#tell();
+  }
+
+  #tell() {
+    const atEnd = this.#held || !this.#canScroll();
+    if (atEnd === this.#toldAtEnd) return;
+    this.#toldAtEnd = atEnd;
+    this.#onChange(atEnd);
   }
 }

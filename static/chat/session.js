@@ -1,9 +1,14 @@
-/** @import { BuildProgress, ChatRequest, EngineEvent, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
+/** @import { Attachment, BuildProgress, ChatRequest, EngineEvent, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
 /** @import { Query } from "./query.js" */
 /** @import { Store } from "./store.js" */
 import { needsReload, toFailure } from "./failures.js";
 import { followBuild, modelState, startBuild } from "./model_api.js";
-import { messagesFor, newTurn } from "./turns.js";
+import { requestFields } from "./settings.js";
+import { strings } from "./strings.js";
+import { titleFrom, versionsOf, withTurns } from "./tree.js";
+import { holdingTurn } from "./turn_locks.js";
+import { canContinue, messagesFor, newTurn } from "./turns.js";
+import { Written } from "./written.js";
 
 /** @typedef {(url: string, options: LoadOptions) => Promise<EngineLike>} LoadEngine */
 
@@ -11,7 +16,7 @@ import { messagesFor, newTurn } from "./turns.js";
 async function loadEngine(url, options) {
   // Imported when it is needed: a failing engine must not take the page that explains the failure with it.
   const { Engine } = await import("../engine/engine.js").catch((error) => {
-    const hint = "Load the page again: it may have changed on the server.";
+    const hint = strings.failures.reload;
     throw Object.assign(new Error(error.message), { code: "network", hint });
   });
   return await Engine.load(url, options);
@@ -32,12 +37,12 @@ export class Session {
   #engine = null;
   /** Ends the loading, when the page is left. */
   #loading = new AbortController();
-  /** Answers written before all of the model's bytes were verified. @type {Set<number> | null} */
+  /** Answers written before all of the model's bytes were verified. @type {Set<string> | null} */
   #provisional = null;
   /** @type {AbortController | null} */
   #answer = null;
-  /** @type {Promise<void>} the answer being written; resolved when there is none */
-  #finished = Promise.resolve();
+  /** The answer being written. @type {string | null} */
+  #writing = null;
 
   /**
    * @param {Store} store
@@ -98,7 +103,8 @@ export class Session {
       phase: "ready",
       title: title || model,
       demo,
-      defaultTemperature: sampling.temperature,
+      defaults: { temperature: sampling.temperature, topK: sampling.top_k, topP: sampling.top_p },
+      canThink: await canThink(engine),
     });
   }
 
@@ -123,16 +129,59 @@ export class Session {
 
   /**
    * @param {string} text
+   * @param {Attachment[]} [attachments]
    * @returns {boolean} whether the message was taken
    */
-  send(text) {
+  send(text, attachments = []) {
+    const last = this.#store.state.turns.at(-1);
+    // Another tab may be writing the answer that the question would follow.
+    if (last?.state === "streaming") return false;
+    return this.#ask(text, last?.id ?? null, attachments.length > 0 ? { attachments } : {});
+  }
+
+  /**
+   * Asks a question anew, in other words; the old one and all that followed stay as another version.
+   *
+   * @param {string} id  of the question
+   * @param {string} text
+   * @returns {boolean} whether the message was taken
+   */
+  edit(id, text) {
+    const asked = this.#turn(id);
+    if (!asked || asked.role !== "user") return false;
+    return this.#ask(text, asked.parent, asked.attachments ? { attachments: asked.attachments } : {});
+  }
+
+  /**
+   * Writes another version of an answer.
+   *
+   * @param {string} id
+   */
+  regenerate(id) {
+    const { phase, answering, conversation, model } = this.#store.state;
+    const answered = this.#turn(id);
+    if (!answered || answered.role !== "assistant" || phase !== "ready" || answering) return;
+    const answer = newTurn("assistant", "", answered.parent, { model });
+    this.#store.update({ conversation: withTurns(conversation, [answer]) });
+    void this.#write(answer);
+  }
+
+  /**
+   * Goes on with an answer that was stopped or reached its longest length, from where it ended.
+   *
+   * @param {string} id
+   */
+  continue(id) {
     const { phase, answering, turns } = this.#store.state;
-    if (phase !== "ready" || answering || text.trim() === "") return false;
-    const question = newTurn("user", text);
-    const answer = newTurn("assistant", "");
-    this.#store.update({ turns: [...turns, question, answer] });
-    this.#finished = this.#write(answer);
-    return true;
+    const cut = turns.at(-1);
+    if (!cut || cut.id !== id || !canContinue(cut) || phase !== "ready" || answering) return;
+    this.#store.updateTurn(id, { state: "streaming", finishReason: undefined, failure: undefined });
+    void this.#write(cut, { continued: true });
+  }
+
+  /** For what only reads: counting tokens, figures. Null while no model is loaded. */
+  get engine() {
+    return this.#engine;
   }
 
   /** Ends the answer being written; what was written stays. */
@@ -140,15 +189,22 @@ export class Session {
     this.#answer?.abort();
   }
 
+  /** Ends the answer being written, before another conversation is shown: this one has no more of it. */
+  leave() {
+    this.stop();
+    for (const { id, state } of this.#store.state.turns) {
+      if (state === "streaming" && this.#writing === id) this.#store.updateTurn(id, { state: "done", finishReason: "abort" });
+    }
+  }
+
   /**
    * Writes a failed answer again.
    *
-   * @param {number} id
+   * @param {string} id
    */
   async retry(id) {
-    const { turns, answering } = this.#store.state;
-    const failed = turns.find((turn) => turn.id === id);
-    if (!failed?.failure || answering) return;
+    const failed = this.#turn(id);
+    if (!failed?.failure || this.#store.state.answering) return;
     if (needsReload(failed.failure)) {
       this.#store.update({ phase: "loading", progress: null });
       await this.#disposeEngine();
@@ -156,17 +212,31 @@ export class Session {
       if (this.#store.state.phase !== "ready") return;
     }
     /** @type {Partial<Turn>} */
-    const fresh = { text: "", state: "streaming", failure: undefined, finishReason: undefined, usage: undefined };
+    const fresh = { text: "", thoughts: undefined, state: "streaming", failure: undefined, finishReason: undefined, usage: undefined };
     this.#store.updateTurn(id, fresh);
-    this.#finished = this.#write({ ...failed, ...fresh });
+    await this.#write({ ...failed, ...fresh });
   }
 
-  /** Forgets the conversation. */
-  async newChat() {
-    this.stop();
-    this.#store.update({ turns: [] });
-    await this.#finished;
-    await this.#engine?.reset();
+  /** @param {string} id */
+  #turn(id) {
+    return this.#store.state.turns.find((turn) => turn.id === id);
+  }
+
+  /**
+   * @param {string} text
+   * @param {string | null} parent
+   * @param {Partial<Turn>} more
+   * @returns {boolean} whether the message was taken
+   */
+  #ask(text, parent, more) {
+    const { phase, answering, conversation, model } = this.#store.state;
+    if (phase !== "ready" || answering || text.trim() === "") return false;
+    const question = newTurn("user", text, parent, more);
+    const answer = newTurn("assistant", "", question.id, { model });
+    const asked = withTurns(conversation, [question, answer]);
+    this.#store.update({ conversation: { ...asked, title: conversation.title || titleFrom(text) } });
+    void this.#write(answer);
+    return true;
   }
 
   /** The page is left for good: what loads or compiles stops, and the GPU is freed. */
@@ -195,55 +265,76 @@ export class Session {
     }
   }
 
-  /** @param {Turn} answer */
-  async #write(answer) {
+  /**
+   * @param {Turn} answer
+   * @param {{ continued?: boolean }} [options]
+   */
+  async #write(answer, { continued = false } = {}) {
     const engine = this.#engine;
     if (!engine) throw new Error("The model is not loaded.");
     const abort = new AbortController();
     this.#answer = abort;
+    this.#writing = answer.id;
     this.#provisional?.add(answer.id);
     this.#store.update({ answering: true });
-    let text = "";
-    /** @type {Partial<Turn>} */
-    const end = { state: "done", finishReason: "stop" };
-    try {
-      const stream = await engine.chat.completions.create(this.#request(answer.id, abort.signal));
-      for await (const chunk of stream) {
-        const choice = chunk.choices[0];
-        if (choice?.delta.content) {
-          text += choice.delta.content;
-          this.#store.updateTurn(answer.id, { text });
-        }
-        if (choice?.finish_reason) end.finishReason = choice.finish_reason;
-        if (chunk.usage) end.usage = chunk.usage;
-      }
-      await this.#readFacts(engine);
-    } catch (error) {
-      const failure = toFailure(error);
-      if (abort.signal.aborted && (failure.code === "aborted" || /** @type {Error} */ (error).name === "AbortError")) {
-        end.finishReason = "abort";
-      } else {
-        Object.assign(end, { state: "error", finishReason: undefined, failure });
-      }
-    }
+    const end = await holdingTurn(answer.id, () => this.#stream(engine, answer, { continued, signal: abort.signal }));
     this.#answer = null;
+    this.#writing = null;
     this.#store.updateTurn(answer.id, end);
     this.#store.update({ answering: false, notice: null });
   }
 
   /**
-   * @param {number} answerId
-   * @param {AbortSignal} signal
+   * @param {EngineLike} engine
+   * @param {Turn} answer
+   * @param {{ continued: boolean, signal: AbortSignal }} options
+   * @returns {Promise<Partial<Turn>>} how the answer ended
+   */
+  async #stream(engine, answer, { continued, signal }) {
+    /** @type {Partial<Turn>} */
+    const end = { state: "done", finishReason: "stop" };
+    const before = answer.usage?.completion_tokens ?? 0;
+    try {
+      const request = this.#request(answer, { continued, signal });
+      const written = new Written(answer, continued);
+      for await (const chunk of await engine.chat.completions.create(request)) {
+        const change = written.add(chunk);
+        const dropped = chunk.dropped_messages?.filter((index) => request.messages[index]?.role === "user").length;
+        if (dropped) change.dropped = dropped;
+        if (Object.keys(change).length > 0) this.#store.updateTurn(answer.id, change);
+        const reason = chunk.choices[0]?.finish_reason;
+        if (reason) end.finishReason = reason;
+        if (chunk.usage) end.usage = { ...chunk.usage, completion_tokens: chunk.usage.completion_tokens + (continued ? before : 0) };
+      }
+      await this.#readFacts(engine);
+    } catch (error) {
+      const failure = toFailure(error);
+      if (signal.aborted && (failure.code === "aborted" || /** @type {Error} */ (error).name === "AbortError")) {
+        end.finishReason = "abort";
+      } else {
+        Object.assign(end, { state: "error", finishReason: undefined, failure });
+      }
+    }
+    return end;
+  }
+
+  /**
+   * @param {Turn} answer
+   * @param {{ continued: boolean, signal: AbortSignal }} options
    * @returns {ChatRequest}
    */
-  #request(answerId, signal) {
-    const { turns, settings, defaultTemperature } = this.#store.state;
+  #request(answer, { continued, signal }) {
+    const { turns, conversation, canThink: thinks } = this.#store.state;
+    const { settings } = conversation;
+    const fields = requestFields(settings, thinks);
+    // The same seed would write the same version again.
+    if (fields.seed !== undefined) fields.seed += versionsOf(conversation, answer).findIndex(({ id }) => id === answer.id);
     return {
-      messages: messagesFor(turns, answerId),
+      messages: messagesFor(turns, answer.id, { system: settings.system, continued }),
       stream: true,
       stream_options: { include_usage: true },
-      temperature: settings.temperature ?? defaultTemperature,
-      ...(settings.maxTokens === null ? {} : { max_tokens: settings.maxTokens }),
+      ...(continued ? { continue_final_message: true } : {}),
+      ...fields,
       signal,
     };
   }
@@ -252,6 +343,20 @@ export class Session {
   async #readFacts(engine) {
     const { adapter, build } = await engine.stats();
     this.#store.update({ facts: { adapter: adapterName(adapter), build: String(build ?? "") } });
+  }
+}
+
+/**
+ * Whether the loaded model has a switch for thoughts: only the engine knows its template and its tokens.
+ *
+ * @param {EngineLike} engine
+ */
+async function canThink(engine) {
+  try {
+    await engine.measureContextUsage([{ role: "user", content: "?" }], { thinking: { enabled: true } });
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -2,8 +2,9 @@
 /** @import { Session } from "./session.js" */
 /** @import { Store } from "./store.js" */
 import { byId, create, withCode } from "./dom.js";
-import { explain } from "./failures.js";
+import { anotherModelHelps, explain } from "./failures.js";
 import { formatBytes, formatTimeLeft } from "./format.js";
+import { strings } from "./strings.js";
 import { suggestionsFor } from "./suggestions.js";
 
 /** Failures whose message is worth more than what the page can say: names, numbers, or all that is known. */
@@ -33,7 +34,10 @@ export function mountStart(store, session) {
   byId("retry", HTMLButtonElement).addEventListener("click", () => {
     void (store.state.failure?.code === "build" ? session.build() : session.start());
   });
-  byId("unbuilt-title", HTMLElement).textContent = `${store.state.model} is not built yet`;
+  addEventListener("online", () => {
+    if (store.state.phase === "failed" && store.state.failure?.code === "network") void session.start();
+  });
+  byId("unbuilt-title", HTMLElement).textContent = strings.loading.unbuilt(store.state.model);
 
   store.subscribe((state, previous) => {
     const panel = panelFor(state);
@@ -64,7 +68,7 @@ class LoadingView {
   /** @param {AppState} state */
   update(state) {
     const building = state.phase === "building";
-    this.#title.textContent = building ? `Building ${state.model} on the server` : `Loading ${state.model}`;
+    this.#title.textContent = strings.loading[building ? "building" : "loading"](state.model);
     this.#steps.hidden = building;
     if (building) this.#updateBuild(state.build);
     else this.#updateLoad(state.progress);
@@ -74,7 +78,7 @@ class LoadingView {
   /** @param {BuildProgress | null} build */
   #updateBuild(build) {
     this.#setBar(build?.fraction ?? null);
-    this.#bytes.textContent = build?.stage ?? "Starting";
+    this.#bytes.textContent = build?.stage ?? strings.loading.starting;
     this.#left.textContent = build?.fraction ? `${Math.floor(build.fraction * 100)} %` : "";
     this.#text.textContent = build?.text ?? "";
   }
@@ -98,8 +102,8 @@ class LoadingView {
     const bytes = totalBytes > 0 ? (BYTES_END - start) * (loadedBytes / totalBytes) : 0;
     // Stages may overlap (compiling while weights arrive): the bar never runs backwards.
     this.#setBar(Math.max(this.#bar.value, STEP[stage] === 1 ? start + bytes : start));
-    this.#bytes.textContent = totalBytes > 0 ? `${formatBytes(loadedBytes)} of ${formatBytes(totalBytes)}` : "";
-    const left = secondsLeft === null ? [] : [`${formatBytes(bytesPerSecond)}/s`, formatTimeLeft(secondsLeft)];
+    this.#bytes.textContent = totalBytes > 0 ? strings.loading.bytes(formatBytes(loadedBytes), formatBytes(totalBytes)) : "";
+    const left = secondsLeft === null ? [] : [strings.loading.rate(formatBytes(bytesPerSecond)), formatTimeLeft(secondsLeft)];
     this.#left.textContent = left.join(", ");
     this.#text.textContent = stage === "download" && !waiting ? "" : text; // The figures say it already.
     this.#notice.textContent = notice;
@@ -122,6 +126,7 @@ function showFailure(failure, model) {
   byId("failed-title", HTMLElement).textContent = title;
   byId("failed-text", HTMLElement).replaceChildren(...withCode(text));
   byId("failed-steps", HTMLElement).replaceChildren(...steps.map((step) => create("li", {}, withCode(step))));
+  byId("failed-models", HTMLElement).hidden = !anotherModelHelps(failure);
   byId("failed-details", HTMLDetailsElement).open = MESSAGE_MATTERS.has(failure.code);
   byId("failed-detail", HTMLElement).textContent = [failure.message, failure.hint].filter(Boolean).join("\n");
 }

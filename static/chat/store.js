@@ -1,4 +1,5 @@
 /** @import { AppState, Turn } from "./types.js" */
+import { pathOf, withTurn } from "./tree.js";
 
 /**
  * One observable state object. Every update makes a new state, so a listener compares what it shows by identity.
@@ -9,30 +10,34 @@ export class Store {
   /** @type {Set<(state: AppState, previous: AppState) => void>} */
   #listeners = new Set();
 
-  /** @param {AppState} initial */
+  /** @param {Omit<AppState, "turns">} initial */
   constructor(initial) {
-    this.#state = initial;
+    this.#state = { ...initial, turns: pathOf(initial.conversation) };
   }
 
   get state() {
     return this.#state;
   }
 
-  /** @param {Partial<AppState>} patch */
+  /** @param {Partial<Omit<AppState, "turns">>} patch */
   update(patch) {
     const previous = this.#state;
-    this.#state = { ...previous, ...patch };
+    const { conversation = previous.conversation } = patch;
+    const turns = conversation === previous.conversation ? previous.turns : pathOf(conversation);
+    this.#state = { ...previous, ...patch, turns };
     for (const listener of this.#listeners) listener(this.#state, previous);
   }
 
   /**
-   * Replaces some fields of one turn; the other turns keep their identity.
+   * Replaces some fields of one turn of the conversation that is shown; the other turns keep their identity. Nothing happens when
+   * it has no such turn: another conversation was opened meanwhile.
    *
-   * @param {number} id
+   * @param {string} id
    * @param {Partial<Turn>} patch
    */
   updateTurn(id, patch) {
-    this.update({ turns: this.#state.turns.map((turn) => (turn.id === id ? { ...turn, ...patch } : turn)) });
+    const conversation = withTurn(this.#state.conversation, id, patch);
+    if (conversation !== this.#state.conversation) this.update({ conversation });
   }
 
   /**

@@ -1,3 +1,5 @@
+import { strings } from "./strings.js";
+
 const KEY = "webgemma.theme"; // theme_boot.js reads it too
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -31,9 +33,12 @@ function choose(theme) {
  */
 export function mountTheme(button) {
   const show = () => {
-    const label = current() === "dark" ? "Use the light theme" : "Use the dark theme";
+    const label = strings.theme[current() === "dark" ? "light" : "dark"];
     button.setAttribute("aria-label", label);
     button.title = label;
+    // The browser's own bars take the page's colour.
+    const paper = getComputedStyle(document.documentElement).getPropertyValue("--paper");
+    for (const meta of document.querySelectorAll("meta[name=theme-color]")) meta.setAttribute("content", paper);
   };
   button.addEventListener("click", () => {
     choose(current() === "dark" ? "light" : "dark");

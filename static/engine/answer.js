@@ -1,5 +1,6 @@
 /** @import { Part } from "./answer_parser.js" */
 /** @import { Constraint } from "./grammar.js" */
+/** @import { StepTimes } from "./kernel_times.js" */
 /** @import { GenerateOptions } from "./model.js" */
 /** @import { CachingModel, PrefixCache } from "./prefix_cache.js" */
 /** @import { CheckedRequest } from "./request.js" */
@@ -16,6 +17,7 @@ import { StopScanner } from "./stop_strings.js";
  *   prefill(ids: number[], position: number, signal?: AbortSignal): Promise<void>,
  *   logits(id: number, position: number): Promise<Float32Array>,
  *   generate(options: GenerateOptions): AsyncGenerator<number, void, void>,
+ *   timeKernels(position: number, signal?: AbortSignal): Promise<StepTimes | null>,
  * }} ModelLike
  *
  * @typedef {"stop" | "length" | "tool_calls" | "abort"} FinishReason

@@ -56,7 +56,8 @@ export class ChatTemplate {
         add_generation_prompt: addGenerationPrompt && !continued,
         bos_token: this.#bosToken,
       });
-      return continued ? this.#cut(rendered, textOf(messages.at(-1)?.content ?? "")) : rendered;
+      const last = messages.at(-1);
+      return continued && last ? this.#cut(rendered, last) : rendered;
     } catch (error) {
       throw templateError("bad-request", "refused these messages", error);
     }
@@ -64,13 +65,16 @@ export class ChatTemplate {
 
   /**
    * @param {string} rendered
-   * @param {string} last  text of the last message
-   * @returns {string} the rendered messages, up to that text's end
+   * @param {ChatMessage} last
+   * @returns {string} the rendered messages, up to the end of the last one's text. Its thoughts, which templates leave out of what
+   *   is past, stand before it, as they do where the model has just thought them.
    */
-  #cut(rendered, last) {
-    const start = rendered.lastIndexOf(this.#guard(last.trim()));
+  #cut(rendered, { content, reasoning_content: thoughts }) {
+    const text = textOf(content ?? "");
+    const start = rendered.lastIndexOf(this.#guard(text.trim()));
     if (start < 0) throw new Error("it does not render the last message as it is, so that it cannot be continued");
-    return rendered.slice(0, start) + this.#guard(last.trimStart());
+    const thought = thoughts ? `<|channel>thought\n${this.#guard(thoughts)}\n<channel|>` : "";
+    return rendered.slice(0, start) + thought + this.#guard(text.trimStart());
   }
 }
 

@@ -128,6 +128,20 @@ export class Completions {
     }, signal);
   }
 
+  /**
+   * GPU times of the kernels of a decode step, measured behind the conversation so far.
+   *
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<import("./kernel_times.js").StepTimes | null>} null where there are no timestamp queries
+   */
+  async timeKernels(signal) {
+    return await this.#exclusively(async () => {
+      // A step needs a place of its own; in a full context there is none but at the start.
+      if (this.#cache.live.length >= this.#context) this.#cache.clear();
+      return await this.#model.timeKernels(this.#cache.live.length, signal);
+    }, signal);
+  }
+
   /** Forgets what the model has computed so far. */
   async reset() {
     await this.#exclusively(async () => this.#cache.reset());

@@ -1,5 +1,6 @@
 /** @import { ContextUsage } from "./completions.js" */
 /** @import { WorkerLike } from "./connection.js" */
+/** @import { StepTimes } from "./kernel_times.js" */
 /** @import { Manifest } from "./manifest.js" */
 /** @import { Progress } from "./progress.js" */
 /** @import { EngineEvent, Stats } from "./protocol.js" */
@@ -131,6 +132,18 @@ export class Engine {
   /** @returns {Promise<Stats & Record<string, unknown>>} adapter, build, context, speeds of the last answer, memory */
   async stats() {
     return await this.#connection.call("stats", undefined);
+  }
+
+  /**
+   * GPU time of each kernel of a decode step, at the end of what was computed last. Waits for the answers under way, takes up to a few
+   * seconds, and changes no answer.
+   *
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<StepTimes | null>} null where the GPU or the browser has no timestamp queries
+   * @throws {WebGemmaError} "aborted", "device-lost", "disposed"
+   */
+  async timeKernels(signal) {
+    return await this.#connection.call("kernels", undefined, signal);
   }
 
   /** Forgets what was computed for the conversation so far, once the answers under way have ended. */

@@ -99,6 +99,8 @@ export class EngineHost {
         const { model, build, context, completions } = this.#ready();
         return reply({ ...completions.lastUsage, ...model.stats(), adapter: model.adapter, build, context });
       }
+      case "kernels":
+        return reply(await this.#ready().completions.timeKernels(signal));
       case "reset":
         await this.#ready().completions.reset();
         return reply();

@@ -6,6 +6,7 @@
 /** @import { TokenLogprobs } from "./token_choice.js" */
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { compileAll } from "./kernels.js";
+import { timeStepKernels } from "./kernel_times.js";
 import { KvCopies } from "./kv_copies.js";
 import { ReadbackRing } from "./readback.js";
 import { Runtime } from "./runtime.js";
@@ -265,6 +266,22 @@ export class Model {
     } finally {
       ring.destroy();
     }
+  }
+
+  /**
+   * GPU times of a decode step and its kernels. K/V at `position` is overwritten, as by a step in flight; nothing before it is.
+   *
+   * @param {number} position
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<import("./kernel_times.js").StepTimes | null>} null where there are no timestamp queries
+   */
+  async timeKernels(position, signal) {
+    this.#checkRoom(position + 1);
+    const names = ["decode", "greedy"];
+    await this.#compile(names);
+    const dispatches = names.flatMap((name) => this.#programs.get(name)?.dispatches ?? []);
+    this.#wrote(position, position + 1);
+    return await timeStepKernels(this.#device, dispatches, { position, reset: () => this.#start(0, position), signal });
   }
 
   /**

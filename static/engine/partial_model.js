@@ -172,6 +172,11 @@ export class PartialModel {
     if (maxTokens > 0) yield* this.#model.generate({ ...options, sampling, id, position, maxTokens, drawn, generated });
   }
 
+  /** What a step computes does not change how long it takes: no rows are needed. @type {ModelLike["timeKernels"]} */
+  async timeKernels(position, signal) {
+    return await this.#model.timeKernels(position, signal);
+  }
+
   /** @type {ModelLike["reusablePrefix"]} */
   reusablePrefix(common, copy) {
     return this.#model.reusablePrefix(common, copy);

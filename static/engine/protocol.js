@@ -4,6 +4,7 @@
  *
  * @import { ErrorRecord } from "./errors.js"
  * @import { ContextUsage } from "./completions.js"
+ * @import { StepTimes } from "./kernel_times.js"
  * @import { Manifest } from "./manifest.js"
  * @import { ChatCompletion, ChatCompletionChunk } from "./openai_shapes.js"
  * @import { Progress } from "./progress.js"
@@ -36,6 +37,7 @@
  * @property {[string, number[]]} tokenize
  * @property {[ChatRequest, ContextUsage]} measure
  * @property {[undefined, Stats & Record<string, unknown>]} stats
+ * @property {[undefined, StepTimes | null]} kernels
  * @property {[undefined, undefined]} reset
  * @property {[undefined, undefined]} dispose
  *

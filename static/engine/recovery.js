@@ -113,6 +113,11 @@ export class RecoveringModel {
     }
   }
 
+  /** @type {ModelLike["timeKernels"]} */
+  async timeKernels(position, signal) {
+    return await this.#run((model) => model.timeKernels(position, signal), signal);
+  }
+
   /** @type {ModelLike["reusablePrefix"]} */
   reusablePrefix(common, copy) {
     // What was copied on a lost device is lost.

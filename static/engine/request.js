@@ -36,7 +36,8 @@ import { checkMessages, checkTools, textOf } from "./request_messages.js";
  *   2048 tokens of thoughts, "high": no limit
  * @property {{ enabled: boolean, budget_tokens?: number | null } | null} [thinking]  the same, exactly
  * @property {"error" | "drop_oldest" | null} [context_overflow]  what to do with more messages than fit; default: "error"
- * @property {boolean | null} [continue_final_message]  go on with the text of the last message, an assistant's
+ * @property {boolean | null} [continue_final_message]  go on with the text of the last message, an assistant's, after its
+ *   reasoning_content
  * @property {Record<string, unknown> | null} [metadata]
  * @property {string | null} [user]
  * @property {boolean | null} [store]

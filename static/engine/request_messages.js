@@ -16,7 +16,8 @@ import { bad, record, text } from "./request_fields.js";
  * @property {string | TextPart[] | null} [content]  null or left out only beside tool_calls
  * @property {ToolCall[]} [tool_calls]  of an assistant's message
  * @property {string} [tool_call_id]  of a tool's message: the call that it answers
- * @property {string | null} [reasoning_content]  an assistant's thoughts: only the template of a tool's turn reads them
+ * @property {string | null} [reasoning_content]  an assistant's thoughts: read in a tool's turn, and in an answer that
+ *   is gone on with
  *
  * @typedef {object} ToolDefinition
  * @property {"function"} type

@@ -1,7 +1,7 @@
 // Bundles the npm packages the page imports to minified ES modules in static/vendor/, one file a package, each usable
 // in a page and in a worker. Licences: legal comments stay in each bundle, the full texts go to vendor/LICENCES.txt.
 import { createRequire } from "node:module";
-import { mkdir, readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -20,10 +20,15 @@ const PACKAGES = {
   xgrammar: "@mlc-ai/web-xgrammar",
   marked: "marked",
   dompurify: "dompurify",
+  lowlight: "lowlight",
+  katex: "katex",
 };
 
 /** npm package -> its exports that the page uses, where the whole package would be far larger than they are. */
-const ONLY = { "hash-wasm": ["createSHA256"] };
+const ONLY = { "hash-wasm": ["createSHA256"], lowlight: ["common", "createLowlight"] };
+
+/** Packages that end up inside the bundles of others, for their licences. */
+const WITHIN = ["tslib", "highlight.js", "devlop"];
 
 /** The web runtime and xgrammar reach for these only under Node; in a browser those branches never run. */
 const NODE_ONLY = /^(node:)?(ws|perf_hooks|crypto|fs|path|util|child_process|worker_threads|wasi|url|module)$/;
@@ -104,6 +109,20 @@ async function licenceText(name) {
   return [`${name} ${version} (${license})`, ...texts].join("\n\n");
 }
 
+/**
+ * KaTeX's stylesheet with its fonts, of which every browser that has WebGPU reads WOFF2.
+ * @param {string} target folder
+ */
+async function copyKatexStyle(target) {
+  const folder = join(root, "node_modules", "katex", "dist");
+  const style = await readFile(join(folder, "katex.min.css"), "utf8");
+  const kept = style.replace(/,url\([^)]*\.(?:woff|ttf)\) format\("[^"]*"\)/g, "").replaceAll("url(fonts/", "url(");
+  const fonts = [...kept.matchAll(/url\(([^)]*)\)/g)].map(([, name]) => /** @type {string} */ (name));
+  if (fonts.length === 0 || !fonts.every((name) => /^[\w-]+\.woff2$/.test(name))) throw new Error("KaTeX's stylesheet has changed its form");
+  await writeFile(join(target, "katex.css"), kept);
+  await Promise.all([...new Set(fonts)].map((name) => copyFile(join(folder, "fonts", name), join(target, name))));
+}
+
 // Written beside and renamed at the end: a bundle that failed halfway never replaces one that worked.
 const fresh = `${vendor}.new`;
 await rm(fresh, { recursive: true, force: true });
@@ -124,7 +143,8 @@ for (const [bundle, name] of Object.entries(PACKAGES)) {
     plugins: [emptyNodeModules, umdModules],
   });
 }
-const licences = await Promise.all([...Object.values(PACKAGES), "tslib"].map(licenceText));
+await copyKatexStyle(fresh);
+const licences = await Promise.all([...Object.values(PACKAGES), ...WITHIN].map(licenceText));
 await writeFile(join(fresh, "LICENCES.txt"), licences.join(`\n\n${"-".repeat(80)}\n\n`));
 await rm(vendor, { recursive: true, force: true });
 await rename(fresh, vendor);

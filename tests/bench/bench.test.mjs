@@ -6,10 +6,10 @@ import { countCreations } from "../../static/bench/allocations.js";
 import { differences } from "../../static/bench/compare.js";
 import { checkCorrectness } from "../../static/bench/correctness.js";
 import { floorMicroseconds, useOf, workOf } from "../../static/bench/floors.js";
-import { GpuClock } from "../../static/bench/gpu_time.js";
+import { GpuClock } from "../../static/engine/gpu_clock.js";
 import { timeKernels } from "../../static/bench/kernel_times.js";
 import { memoryParts } from "../../static/bench/memory.js";
-import { layout, stack, ticks } from "../../static/bench/plot_layout.js";
+import { layout, stack, ticks } from "../../static/chat/plot_layout.js";
 import { FORMAT, parseResult } from "../../static/bench/result.js";
 import { compare, figure, median } from "../../static/bench/statistics.js";
 import { timeVisits } from "../../static/bench/visits.js";
@@ -247,6 +247,14 @@ test("a plot spaces lengths by their logarithm and starts at zero", () => {
   assert.deepEqual([at.y(0), at.y(40)], [50, 0]);
   const single = layout([{ name: "", points: points.slice(0, 1) }], { left: 0, right: 100, top: 0, bottom: 50 });
   assert.equal(single.x(32), 50);
+});
+
+test("a plot over time is even and starts at zero", () => {
+  const points = [{ x: 0.5, y: 10 }, { x: 4, y: 20 }];
+  const at = layout([{ name: "", points }], { left: 0, right: 100, top: 0, bottom: 50 }, { even: true });
+  assert.deepEqual(at.xTicks, [0, 1, 2, 3, 4]);
+  assert.deepEqual([0, 1, 4].map(at.x), [0, 25, 100]);
+  assert.deepEqual(at.y(20), 0);
 });
 
 test("the parts of a bar follow each other", () => {

@@ -208,6 +208,25 @@ test("measure tells what a conversation takes, tools included", () => {
   assert.equal(completions.measure(ask("word ".repeat(99))).fits, false);
 });
 
+test("kernels are timed behind the conversation, which goes on from where it was", async () => {
+  const model = new FakeModel(says("ok"));
+  const completions = completionsOver(model, { context: 64 });
+  const first = await completions.create(ask("Hi"));
+  const before = model.kv.length;
+  const [answer] = first.choices;
+  assert.ok(answer);
+  const timed = await completions.timeKernels();
+  assert.ok(timed && timed.position <= before);
+  assert.deepEqual(timed.kernels, [{ name: "k", count: 2, microseconds: 5 }]);
+  const messages = [{ role: "user", content: "Hi" }, answer.message, { role: "user", content: "more" }];
+  const second = await completions.create({ messages });
+  assert.equal(second.usage.cached_tokens, timed.position, "nothing before the timed step is computed again");
+  assert.ok(!model.kv.includes(-1), "what the timed step wrote is not taken for the conversation's");
+  const waiting = completions.create(ask("Hi"));
+  const [, kernels] = await Promise.all([waiting, completions.timeKernels()]);
+  assert.ok(kernels, "it waits for its turn");
+});
+
 test("an answer is gone on with where it ended", async () => {
   const model = new FakeModel(says(" is blue."));
   const messages = [{ role: "user", content: "The sky?" }, { role: "assistant", content: "The sky" }];
@@ -215,6 +234,17 @@ test("an answer is gone on with where it ended", async () => {
   assert.equal(choices[0].message.content, " is blue.");
   const prompt = tokenizer.encodePrompt("<bos><|turn>user\nThe sky?<turn|>\n<|turn>model\nThe sky");
   assert.deepEqual(model.kv.slice(0, prompt.length), prompt);
+});
+
+test("an answer that was thought about is gone on with after its thoughts, as if it had not been cut", async () => {
+  const uncut = new FakeModel(() => [...thought("Hm. <eos>"), ...encode("The sky is blue."), END_OF_TURN]);
+  const asked = ask("The sky?", { thinking: { enabled: true } });
+  await completionsOver(uncut).create(asked);
+  const messages = [...asked.messages, { role: "assistant", content: "The sky", reasoning_content: "Hm. <eos>" }];
+  const model = new FakeModel(says(" is blue."));
+  await completionsOver(model).create({ ...asked, messages, continue_final_message: true });
+  assert.deepEqual(model.kv, uncut.kv.slice(0, model.kv.length));
+  assert.ok(model.kv.includes(control("<channel|>")));
 });
 
 /** OpenAI's own client, talking to completions over a fake model. */

@@ -278,6 +278,13 @@ export class FakeModel {
       this.returned += 1;
     }
   }
+  async timeKernels(position) {
+    if (position > this.kv.length) throw new Error(`hole at ${this.kv.length}`);
+    this.calls.push({ timed: position });
+    this.kv.length = position;
+    this.kv.push(-1);
+    return { microseconds: 5, position, kernels: [{ name: "k", count: 2, microseconds: 5 }] };
+  }
   stats() {
     return { gpu_bytes: 1 };
   }

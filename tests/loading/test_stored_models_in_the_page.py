@@ -1,4 +1,4 @@
-"""The page's list of stored models."""
+"""What this browser keeps, in the page's list of models."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ def test_stored_models_are_listed_with_their_sizes_checked_and_deleted(tab: Tab,
     page = tab.page
     # A model that there is none of: the page is there, and nothing is loaded.
     page.goto(f"{proxy.address}/?model=none")
-    page.get_by_role("button", name="Stored models").click()
-    dialog = page.get_by_role("dialog", name="Stored models")
-    item = dialog.get_by_role("listitem")
-    expect(item).to_contain_text("Random bytes")
-    expect(item).to_contain_text("noise, 4.2 MB")
+    page.get_by_role("button", name="Model:").click()
+    dialog = page.get_by_role("dialog", name="Models")
+    item = dialog.get_by_role("listitem").filter(has_text="Random bytes")
+    expect(item).to_contain_text("noise · kept in this browser")
+    expect(item).to_contain_text("4.2 MB")
+    expect(dialog.get_by_role("status")).to_contain_text("This browser keeps")
     dialog.get_by_role("button", name="Check noise").click()
     expect(dialog.get_by_role("status")).to_contain_text("noise is undamaged.")
     dialog.get_by_role("button", name="Delete noise").click()
-    expect(dialog.get_by_role("status")).to_contain_text("noise was deleted. Nothing is stored.")
-    expect(item).to_have_count(0)
+    expect(dialog.get_by_role("status")).to_contain_text("noise was deleted from this browser.")
+    expect(dialog.get_by_role("button", name="Delete noise")).to_have_count(0)
     assert tab.stored() == {}

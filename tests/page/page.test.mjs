@@ -2,15 +2,20 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ConversationStore } from "../../static/chat/conversation_store.js";
 import { formatBytes, formatRate, formatTimeLeft } from "../../static/chat/format.js";
 import { parseQuery } from "../../static/chat/query.js";
 import { Store } from "../../static/chat/store.js";
-import { messagesFor, newTurn } from "../../static/chat/turns.js";
+import { MODEL_DEFAULTS, defaultNumbers, isValid, parseSettings, requestFields } from "../../static/chat/settings.js";
+import { newConversation, pathOf } from "../../static/chat/tree.js";
+import { canContinue, messagesFor, newTurn } from "../../static/chat/turns.js";
+import { Written } from "../../static/chat/written.js";
 
 /** @param {Partial<import("../../static/chat/types.js").Turn>[]} patches */
 const turns = (...patches) =>
-  patches.map((patch, index) => ({ ...newTurn(index % 2 ? "assistant" : "user", ""), state: "done", ...patch }));
+  patches.reduce((all, patch, index) => {
+    const turn = newTurn(index % 2 ? "assistant" : "user", "", all.at(-1)?.id ?? null, { state: "done", ...patch });
+    return [...all, turn];
+  }, []);
 
 test("sizes have three significant digits at most, in decimal units", () => {
   const shown = [0, 999, 1000, 21_400_000, 999_600, 2_010_000_000, 345_678_901].map(formatBytes);
@@ -60,58 +65,67 @@ test("retrying an answer sends nothing that came after it", () => {
   assert.deepEqual(messagesFor(all, all[1].id), [{ role: "user", content: "a" }]);
 });
 
+test("the system prompt comes first, and an answer that is gone on with last", () => {
+  const all = turns({ text: "a", attachments: [{ name: "n.txt", text: "n" }] }, { text: "b", thoughts: "hm" });
+  const request = messagesFor(all, all[1].id, { system: "Be brief.", continued: true });
+  assert.deepEqual(request, [
+    { role: "system", content: "Be brief." },
+    { role: "user", content: "File: n.txt\n```\nn\n```\n\na" },
+    { role: "assistant", content: "b", reasoning_content: "hm" },
+  ]);
+});
+
+test("an answer that was cut, stopped or interrupted can be gone on with, if there is something of it", () => {
+  const interrupted = { text: "b", state: "error", failure: { code: "interrupted", message: "", hint: "" } };
+  const ends = [interrupted, { text: "b", finishReason: "length" }, { text: "b", finishReason: "abort" }, { text: "b", finishReason: "stop" }, { text: " ", finishReason: "abort" }];
+  assert.deepEqual(ends.map((end) => canContinue(turns({}, end)[1])), [true, true, true, false, false]);
+});
+
 test("the store tells listeners what changed, and leaves other turns alone", () => {
   const all = turns({ text: "a" }, { text: "b" });
-  const store = new Store(/** @type {any} */ ({ turns: all, answering: false }));
+  const conversation = { ...newConversation("demo", MODEL_DEFAULTS), turns: all };
+  const store = new Store(/** @type {any} */ ({ conversation, answering: false }));
   /** @type {string[]} */
   const seen = [];
   const stop = store.subscribe((state, previous) => seen.push(`${previous.turns[1].text} -> ${state.turns[1].text}`));
   store.updateTurn(all[1].id, { text: "bc" });
+  store.updateTurn("of another conversation", { text: "x" });
   assert.equal(store.state.turns[0], all[0]);
+  assert.deepEqual(store.state.turns, pathOf(store.state.conversation));
   stop();
   store.updateTurn(all[1].id, { text: "bcd" });
   assert.deepEqual(seen, ["b -> b", "b -> bc"]);
 });
 
-/** An IndexedDB that is a map. */
-function memoryStorage() {
-  const map = new Map();
-  const clone = (/** @type {unknown} */ value) => structuredClone(value);
-  return {
-    map,
-    get: async (/** @type {string} */ key) => clone(map.get(key)),
-    set: async (/** @type {string} */ key, /** @type {unknown} */ value) => void map.set(key, clone(value)),
-    del: async (/** @type {string} */ key) => void map.delete(key),
-  };
-}
-
-test("a conversation is kept for the next page; an answer that was being written says that it was cut off", async () => {
-  const storage = memoryStorage();
-  const all = turns({ text: "a" }, { text: "b" }, { text: "c" }, { text: "hal", state: "streaming" });
-  const store = new Store(/** @type {any} */ ({ turns: [], answering: false }));
-  const kept = new ConversationStore("demo", storage);
-  assert.deepEqual(await kept.load(), []);
-  kept.follow(store);
-  store.update({ turns: all });
-  await kept.flush();
-  const again = await new ConversationStore("demo", storage).load();
-  assert.deepEqual(again.map(({ text, state }) => [text, state]), [["a", "done"], ["b", "done"], ["c", "done"], ["hal", "error"]]);
-  assert.equal(again[3].failure?.code, "interrupted");
-  assert.equal(new Set([...all, ...again].map(({ id }) => id)).size, 8);
-  assert.deepEqual(await new ConversationStore("other", storage).load(), []);
-  store.update({ turns: [] });
-  await kept.flush();
-  assert.equal(storage.map.size, 0);
+test("chunks add up to a text, and to thoughts that took a time of their own", () => {
+  let now = 5000;
+  const written = new Written(turns({}, { text: "so far" })[1], true, () => now);
+  const add = (delta, finish_reason = null) => written.add({ choices: [{ index: 0, delta, finish_reason }] });
+  assert.deepEqual(add({ role: "assistant", content: "" }), {});
+  assert.deepEqual(add({ reasoning_content: "h" }), { thoughts: "h" });
+  now += 700;
+  assert.deepEqual(add({ reasoning_content: "m" }), { thoughts: "hm" });
+  assert.deepEqual(add({ content: "," }), { text: "so far,", thoughtMs: 700 });
+  assert.deepEqual(add({ content: " and on" }), { text: "so far, and on" });
+  assert.deepEqual(add({}, "stop"), {});
+  assert.deepEqual(written.add({ choices: [] }), {});
 });
 
-test("a browser that keeps nothing loses the conversation, not the page", async () => {
-  const fail = async () => {
-    throw new Error("no storage");
-  };
-  const kept = new ConversationStore("demo", { get: fail, set: fail, del: fail });
-  assert.deepEqual(await kept.load(), []);
-  const store = new Store(/** @type {any} */ ({ turns: [] }));
-  kept.follow(store);
-  store.update({ turns: turns({ text: "a" }) });
-  await kept.flush();
+test("settings are sent where they are not the model's own", () => {
+  assert.deepEqual(requestFields(MODEL_DEFAULTS, true), { context_overflow: "drop_oldest" });
+  const settings = { ...MODEL_DEFAULTS, temperature: 0, topP: 0.5, seed: 7, maxTokens: 9, thinking: true, thinkingBudget: 64 };
+  const fields = { temperature: 0, top_p: 0.5, seed: 7, max_tokens: 9, context_overflow: "drop_oldest" };
+  assert.deepEqual(requestFields(settings, true), { ...fields, thinking: { enabled: true, budget_tokens: 64 } });
+  assert.deepEqual(requestFields(settings, false), fields);
+});
+
+test("settings are what the engine takes", () => {
+  assert.deepEqual([0, 2, 2.1, -1, NaN].map((value) => isValid("temperature", value)), [true, true, false, false, false]);
+  assert.deepEqual([0, 64, 1.5].map((value) => isValid("topK", value)), [true, true, false]);
+  assert.deepEqual(parseSettings({ temperature: 0.5, overflow: "error", system: "x", seed: 1e20 }), {
+    ...MODEL_DEFAULTS, temperature: 0.5, overflow: "error", system: "x",
+  });
+  assert.deepEqual(parseSettings(null), MODEL_DEFAULTS);
+  assert.equal(defaultNumbers({ temperature: 1, topK: 64, topP: 0.95 }).topP, 0.95);
+  assert.equal(defaultNumbers(null).temperature, null);
 });

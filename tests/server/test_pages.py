@@ -73,9 +73,28 @@ def test_the_page_of_an_unknown_model_is_404(client: TestClient) -> None:
         assert (response.status_code, response.json()["error"]["code"]) in ((404, "unknown-model"), (404, "not-found"))
 
 
-def test_the_chat_page_offers_every_model(connect: Connect, models: Path) -> None:
+def test_the_chat_page_names_its_model_and_links_to_all_of_them(connect: Connect, models: Path) -> None:
     write_artifact(models, "demo", demo=True)
     write_artifact(models, "tune")
     page = connect().get("/").text
-    assert re.findall(r'<option value="([^"]+)"', page) == ["demo", "tune"]
+    assert 'data-model="demo"' in page
+    assert 'aria-label="Model: demo"' in page
     assert 'href="models/"' in page
+
+
+def test_the_page_can_be_installed(client: TestClient) -> None:
+    page = client.get("/").text
+    assert '<link rel="manifest" href="app.webmanifest">' in page
+    response = client.get("/app.webmanifest")
+    assert response.headers["content-type"].startswith("application/manifest+json")
+    manifest = response.json()
+    assert (manifest["name"], manifest["start_url"], manifest["display"]) == ("WebGemma", "./", "standalone")
+    assert {icon["purpose"] for icon in manifest["icons"]} == {"any", "maskable"}
+    for icon in manifest["icons"]:
+        file = client.get(icon["src"])
+        assert (file.status_code, file.headers["content-type"]) == (200, icon["type"])
+        assert len(file.content) < 10_000
+    style = client.get("/static/chat.css").text
+    for colour in (manifest["theme_color"], "#111413"):
+        assert f"--paper: {colour};" in style
+        assert f'<meta name="theme-color" content="{colour}"' in page

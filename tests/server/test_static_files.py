@@ -118,5 +118,5 @@ def test_modules_import_each_other_by_relative_names(client: TestClient) -> None
     assert len(modules) > 30
     for module in modules:
         code = re.sub(r"/\*.*?\*/|^\s*//.*?$", "", module.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-        for name in re.findall(r"""(?:from|import)\s*\(?\s*["']([^"']+)["']""", code):
+        for name in re.findall(r"""(?<!["'])\b(?:from|import)\s*\(?\s*["']([^"']+)["']""", code):
             assert name.startswith(("./", "../")), f"{module.name} imports {name}"

@@ -1,5 +1,5 @@
 /** @import { Point, Series } from "./plot_layout.js" */
-import { create } from "../chat/dom.js";
+import { create } from "./dom.js";
 import { layout, stack } from "./plot_layout.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -29,12 +29,14 @@ function svg(tag, attributes, children = []) {
  * @param {string} what.along  what x is
  * @param {Series[]} what.series
  * @param {(y: number) => string} what.format
+ * @param {string} [what.over]  x is a time, evenly spaced, with a mark at each point left out: what a person is told about it
  * @returns {HTMLElement}
  */
-export function linePlot({ title, unit, along, series, format }) {
+export function linePlot({ title, unit, along, series, format, over }) {
   const shown = series.filter(({ points }) => points.length > 0);
-  const at = layout(shown, FRAME);
-  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}: ${describe(shown, format)}` });
+  const at = layout(shown, FRAME, { even: over !== undefined });
+  const label = `${title}: ${over ?? describe(shown, format)}`;
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
   for (const tick of at.yTicks) {
     const y = at.y(tick);
     picture.append(
@@ -51,7 +53,7 @@ export function linePlot({ title, unit, along, series, format }) {
     const group = svg("g", { class: `series-${index + 1}` });
     const path = points.map(({ x, y }, i) => `${i ? "L" : "M"}${at.x(x).toFixed(1)} ${at.y(y).toFixed(1)}`).join("");
     group.append(svg("path", { class: "line", d: path }));
-    for (const { x, y, low, high } of points) {
+    for (const { x, y, low, high } of over === undefined ? points : []) {
       if (low !== undefined && high !== undefined) {
         group.append(svg("line", { class: "whisker", x1: at.x(x), x2: at.x(x), y1: at.y(low), y2: at.y(high) }));
       }
@@ -91,7 +93,7 @@ export function partsBar(title, parts, format) {
 /** @param {string} title @param {Element} picture @param {string[]} legend */
 function figureOf(title, picture, legend) {
   const items = legend.map((name, index) => create("li", { class: `series-${index + 1}`, text: name }));
-  return create("figure", {}, [
+  return create("figure", { class: "plot" }, [
     create("figcaption", { text: title }),
     picture,
     ...(items.length ? [create("ul", { class: "legend" }, items)] : []),

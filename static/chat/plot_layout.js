@@ -33,22 +33,29 @@ export function ticks(most, count = 4) {
 }
 
 /**
- * Lengths go in powers of two, so x is logarithmic; y starts at 0.
+ * Lengths go in powers of two, so x is logarithmic, unless it is even: then it starts at 0. So does y.
  *
  * @param {readonly Series[]} series
  * @param {{ left: number, right: number, top: number, bottom: number }} frame
+ * @param {{ even?: boolean }} [options]
  * @returns {Layout}
  */
-export function layout(series, { left, right, top, bottom }) {
+export function layout(series, { left, right, top, bottom }, { even = false } = {}) {
   const points = series.flatMap((one) => one.points);
   const xs = [...new Set(points.map(({ x }) => x))].sort((a, b) => a - b);
   const [first = 1, last = 1] = [xs[0], xs.at(-1)];
   const yTicks = ticks(Math.max(0, ...points.map(({ y, high = y }) => high)));
   const most = /** @type {number} */ (yTicks.at(-1));
+  const y = (/** @type {number} */ value) => bottom - ((bottom - top) * value) / most;
+  if (even) {
+    const xTicks = ticks(xs.at(-1) ?? 0).filter((x, i) => i === 0 || x <= last);
+    const end = Math.max(last, /** @type {number} */ (xTicks.at(-1)));
+    return { x: (x) => left + ((right - left) * x) / end, y, xTicks, yTicks };
+  }
   const spread = Math.log(last / first);
   return {
     x: (x) => (spread > 0 ? left + ((right - left) * Math.log(x / first)) / spread : (left + right) / 2),
-    y: (y) => bottom - ((bottom - top) * y) / most,
+    y,
     xTicks: xs,
     yTicks,
   };

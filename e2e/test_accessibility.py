@@ -1,0 +1,310 @@
+"""The page for everybody: axe finds nothing in any state; keyboards, small screens, other ways to read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, FilePayload, Page, Route, expect
+
+from e2e.chat_page import ChatPage
+from e2e.fake_engine import FakeEngine
+from e2e.sidebar import Sidebar
+
+AXE = Path(__file__).resolve().parent.parent / "static" / "node_modules" / "axe-core" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+RUN = """async (tags) => {
+  const { violations } = await axe.run(document, { runOnly: { type: "tag", values: tags } });
+  return violations.map(({ id, nodes }) => id + ": " + nodes.map(({ html }) => html.slice(0, 160)).join(" | "));
+}"""
+# Half-way through a transition contrasts are none.
+SETTLE = """() => Promise.all(document.getAnimations()
+  .filter((animation) => animation.effect.getTiming().iterations === 1).map((animation) => animation.finished))"""
+DIRECTIONS = "[...document.querySelectorAll('#log .block')].map((block) => getComputedStyle(block).direction)"
+EDGES = """() => ["#composer", ".preset", ".button", "article[data-role=user]", "a[aria-current]"].filter((which) => {
+  const { borderTopWidth, outlineStyle } = getComputedStyle(document.querySelector(which));
+  return borderTopWidth === "0px" && outlineStyle === "none";
+})"""
+CHIPS = """() => [".preset:has(:checked)", ".preset:not(:has(:checked))"].map(
+  (selector) => getComputedStyle(document.querySelector(selector)).backgroundColor)"""
+ANSWER = """# A heading
+
+Some **bold** text with `code` and a [link](https://example.org).
+
+| city | country |
+|---|---|
+| Tokyo | Japan |
+
+```python
+print("a line of code that is long enough to need scrolling on a small screen, surely, by now")
+```
+
+> quoted
+
+So $$\\int_0^1 x^2\\,dx = \\frac{1}{3}$$ it is.
+"""
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds in the page as it is."""
+    if not page.evaluate("'axe' in globalThis"):
+        page.evaluate(AXE.read_text("utf-8"))
+    page.evaluate(SETTLE)
+    found: list[str] = page.evaluate(RUN, RULES)
+    return found
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing has to be scrolled sideways."""
+    fitting: bool = page.evaluate(
+        "[document.documentElement, document.querySelector('main'), ...document.querySelectorAll(':popover-open')]"
+        ".every((e) => e.scrollWidth <= e.clientWidth)"
+    )
+    return fitting
+
+
+def fail_to_load(page: Page) -> None:
+    FakeEngine(page).set_up(error={"code": "out-of-memory", "message": "no room"})
+
+
+def load_for_long(page: Page) -> None:
+    FakeEngine(page).set_up(
+        hold=True,
+        progress=[
+            {"loadedBytes": 7e6, "totalBytes": 22e6, "secondsLeft": 30, "bytesPerSecond": 5e5, "notice": "Careful."}
+        ],
+    )
+
+
+def build_for_long(page: Page) -> None:
+    def events(route: Route) -> None:
+        body = 'event: progress\ndata: {"stage": "quantize", "text": "layer 3", "fraction": 0.3}\n\n'
+        route.fulfill(body=body, content_type="text/event-stream")
+
+    page.route("**/api/models/demo/build", lambda route: route.fulfill(status=202, json={}))
+    page.route("**/api/models/demo/events", events)
+
+
+def leave_unbuilt(_: Page) -> None:
+    """As the server says."""
+
+
+BEFORE: dict[str, tuple[Callable[[Page], None], str]] = {
+    "loading": (load_for_long, "#loading"),
+    "failed": (fail_to_load, "#failed"),
+    "unbuilt": (leave_unbuilt, "#unbuilt"),
+    "building": (build_for_long, "#loading"),
+}
+
+
+@pytest.mark.parametrize("state", BEFORE)
+def test_axe_finds_nothing_before_the_model_is_there(page: Page, bare_address: str, state: str) -> None:
+    prepare, panel = BEFORE[state]
+    prepare(page)
+    ChatPage(page, bare_address).open()
+    if state == "building":
+        page.get_by_role("button", name="Build it now").click()
+    expect(page.locator(panel)).to_be_visible()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert violations(page) == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert fits(page)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 360)])
+def test_axe_finds_nothing_in_a_conversation_and_nothing_is_cut_off(
+    faked: ChatPage, fake_engine: FakeEngine, scheme: Any, width: int
+) -> None:
+    page = faked.page
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 740})
+    found: dict[str, list[str]] = {}
+
+    def look(state: str) -> None:
+        found[state] = violations(page) + ([] if fits(page) else ["sideways"])
+
+    look("empty")
+    fake_engine.answer(ANSWER, thoughts="A heading would be good.", hold_after=9)
+    faked.type_and_send(
+        "Tell me of https://example.org/a/very/long/address/that/has/no/spaces/and/goes/on/and/on/and/on"
+    )
+    expect(faked.answers.get_by_role("heading")).to_be_visible()
+    look("answering")
+    fake_engine.release()
+    faked.wait_for_answer()
+    page.get_by_text("Thought", exact=False).first.click()
+    look("answered")
+    page.get_by_role("button", name="Regenerate").click()
+    faked.wait_for_answer()
+    fake_engine.answer("half", error={"code": "device-lost", "message": "gone", "after": 1})
+    faked.ask("And fail")
+    look("failed, with versions")
+    page.get_by_role("button", name="Edit").first.click()
+    look("editing")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Settings", exact=True).click()
+    page.get_by_role("switch", name="Think before answering").check()
+    page.get_by_text("More sampling").click()
+    page.get_by_role("spinbutton", name="Top-p").fill("7")
+    page.keyboard.press("Tab")
+    look("settings")
+    page.keyboard.press("Escape")
+    for name, dialog in (("Model: ", "Models"), ("Performance", "Performance")):
+        page.get_by_role("button", name=name).click()
+        expect(page.get_by_role("dialog", name=dialog)).to_be_visible()
+        look(dialog)
+        page.keyboard.press("Escape")
+    page.locator("input[type=file][multiple]").set_input_files(
+        FilePayload(name="a-file-with-quite-a-long-name-for-a-small-screen.txt", mimeType="", buffer=b"notes")
+    )
+    faked.message.fill("A draft")
+    look("draft with a file")
+    page.keyboard.press("Control+/")
+    look("shortcuts")
+    page.keyboard.press("Escape")
+    sidebar = Sidebar(page)
+    if width < 1000:
+        sidebar.toggle.click()
+    look("list")
+    sidebar.list.get_by_role("listitem").hover()
+    sidebar.list.get_by_role("button", name="More for").click()
+    look("menu")
+    page.keyboard.press("Escape")
+    sidebar.search.fill("tokyo")
+    expect(sidebar.status).to_have_text("1 conversation found.")
+    sidebar.choose("Tell me", "Delete")
+    expect(sidebar.toast).to_be_visible()
+    look("deleted")
+    assert {state: problems for state, problems in found.items() if problems} == {}
+
+
+def test_a_whole_chat_goes_by_keyboard(faked: ChatPage, fake_engine: FakeEngine) -> None:
+    page = faked.page
+    expect(faked.message).to_be_focused()
+    page.keyboard.type("About cats")
+    page.keyboard.press("Enter")
+    faked.wait_for_answer()
+    expect(faked.message).to_be_focused()
+    page.keyboard.press("Control+Shift+O")
+    expect(faked.articles).to_have_count(0)
+    expect(faked.message).to_be_focused()
+    page.keyboard.press("Control+k")
+    sidebar = Sidebar(page)
+    expect(sidebar.search).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(sidebar.link("About cats")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(faked.answers).to_have_count(1)
+    page.keyboard.press("Control+,")
+    expect(page.get_by_role("dialog", name="Settings")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog", name="Settings")).to_be_hidden()
+    expect(sidebar.link("About cats")).to_be_focused()
+    # What is pressed and goes away leaves the keyboard where the answer can be stopped, and then where one goes on.
+    fake_engine.answer("one two", hold_after=1)
+    faked.log.get_by_role("button", name="Regenerate").focus()
+    page.keyboard.press("Enter")
+    expect(faked.stop).to_be_focused()
+    faked.wait_for_first_words()
+    fake_engine.release()
+    faked.wait_for_answer()
+    expect(faked.message).to_be_focused()
+
+
+def test_the_list_on_a_phone_slides_over_the_page_holds_the_keyboard_and_gives_it_back(
+    faked: ChatPage, fake_engine: FakeEngine
+) -> None:
+    page = faked.page
+    page.set_viewport_size({"width": 360, "height": 740})
+    faked.ask("About cats")
+    faked.start_over()
+    fake_engine.answer("one two", hold_after=1)
+    faked.type_and_send("About dogs")
+    faked.wait_for_first_words()
+    sidebar = Sidebar(page)
+    expect(sidebar.links.first).to_be_hidden()
+    expect(sidebar.toggle).to_have_attribute("aria-expanded", "false")
+    sidebar.toggle.click()
+    drawer = page.get_by_role("dialog", name="Conversations")
+    expect(drawer).to_be_visible()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('#sidebar')")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Escape")
+    expect(drawer).to_be_hidden()
+    expect(sidebar.toggle).to_be_focused()
+    expect(faked.stop).to_be_visible()  # That Escape was not meant for the answer.
+    sidebar.toggle.click()
+    sidebar.link("About cats").click()
+    expect(drawer).to_be_hidden()
+    expect(faked.answers).to_have_text("You said: About cats")
+
+
+def test_an_answer_is_announced_once_and_a_long_one_in_short(faked: ChatPage, fake_engine: FakeEngine) -> None:
+    page = faked.page
+    page.evaluate(
+        """() => {
+          window.said = [];
+          const status = document.getElementById("status");
+          new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
+        }"""
+    )
+    fake_engine.answer("word " * 400, rate=2000)
+    faked.ask("Hello")
+    answering, answer = page.evaluate("said")
+    assert answering == "Answering."
+    assert answer.startswith("word word")
+    assert len(answer) < 700
+    assert answer.endswith("The whole answer is in the conversation.")
+    live = page.evaluate("[...document.querySelectorAll('#log [aria-live]')].map((e) => e.ariaLive)")
+    assert set(live) == {"off"}
+
+
+def test_text_that_runs_right_to_left_and_a_page_that_does(faked: ChatPage, fake_engine: FakeEngine) -> None:
+    page = faked.page
+    fake_engine.answer("مرحبا بالعالم\n\nHello world")
+    faked.ask("שלום")
+    assert page.evaluate(DIRECTIONS) == ["rtl", "ltr"]
+    page.evaluate("document.documentElement.dir = 'rtl'")
+    boxes = [page.locator(part).bounding_box() for part in ("#sidebar", "main")]
+    assert boxes[0] is not None
+    assert boxes[1] is not None
+    assert boxes[0]["x"] > boxes[1]["x"]
+    assert fits(page)
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert fits(page)
+    Sidebar(page).toggle.click()
+    box = page.locator("#sidebar").bounding_box()
+    assert box is not None
+    assert round(box["x"] + box["width"]) == 360
+
+
+def test_with_reduced_motion_nothing_moves(browser: Browser, bare_address: str) -> None:
+    context = browser.new_context(
+        reduced_motion="reduce", service_workers="block", viewport={"width": 360, "height": 740}
+    )
+    page = context.new_page()
+    engine = FakeEngine(page)
+    chat = ChatPage(page, bare_address)
+    chat.open()
+    chat.wait_until_ready()
+    engine.answer("one two", thoughts="hm", hold_after=1)
+    chat.type_and_send("Hello")
+    expect(page.get_by_text("Thinking…")).to_be_visible()
+    Sidebar(page).toggle.click()
+    assert page.evaluate("document.getAnimations().length") == 0
+    context.close()
+
+
+def test_with_forced_colours_what_is_chosen_and_what_can_be_pressed_has_an_edge(faked: ChatPage) -> None:
+    page = faked.page
+    faked.ask("Hello")
+    page.emulate_media(forced_colors="active")
+    page.get_by_role("button", name="Settings", exact=True).click()
+    assert page.evaluate(EDGES) == []
+    chosen, other = page.evaluate(CHIPS)
+    assert chosen != other

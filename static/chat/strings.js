@@ -1,0 +1,293 @@
+/**
+ * Every text that the scripts put on the page, in one place and one language, so that another one is another file of this shape.
+ */
+
+import { failureStrings } from "./strings_failures.js";
+
+const LOCALE = "en";
+const number = new Intl.NumberFormat(LOCALE);
+const plurals = new Intl.PluralRules(LOCALE);
+
+/**
+ * @param {number} count
+ * @param {{ one: string, other: string }} forms  "#" stands for the number
+ * @returns {string}
+ */
+function plural(count, forms) {
+  const form = /** @type {Record<string, string>} */ (forms)[plurals.select(count)] ?? forms.other;
+  return form.replace("#", new Intl.NumberFormat(LOCALE).format(count));
+}
+
+export const strings = {
+  locale: LOCALE,
+
+  turn: {
+    question: "Your message",
+    answer: "Answer",
+    copy: "Copy",
+    copied: "Copied",
+    copyRefused: "Not allowed",
+    edit: "Edit",
+    editLabel: "Edit your message",
+    editSend: "Ask again",
+    cancel: "Cancel",
+    regenerate: "Regenerate",
+    continue: "Continue",
+    retry: "Retry",
+    stopped: "Stopped",
+    cut: "Cut at the length limit",
+    elsewhere: "Being written in another tab",
+    tokens: (/** @type {number} */ count) => plural(count, { one: "# token", other: "# tokens" }),
+    rate: (/** @type {string} */ rate) => `${rate} tokens/s`,
+    version: (/** @type {number} */ index, /** @type {number} */ count) => `${index} / ${count}`,
+    versions: (/** @type {number} */ index, /** @type {number} */ count) => `Version ${index} of ${count}`,
+    previous: "Previous version",
+    next: "Next version",
+    thinking: "Thinking…",
+    thought: (/** @type {number} */ seconds) =>
+      seconds < 1 ? "Thoughts" : plural(Math.round(seconds), { one: "Thought for # second", other: "Thought for # seconds" }),
+    dropped: (/** @type {number} */ count) =>
+      plural(count, {
+        one: "The oldest turn no longer fits: the model answered without it.",
+        other: "The # oldest turns no longer fit: the model answered without them.",
+      }),
+  },
+
+  announce: {
+    building: "The model is being built on the server.",
+    loading: "The model is loading.",
+    ready: "The model is ready.",
+    newChat: "New chat.",
+    opened: (/** @type {string} */ title) => `Opened: ${title}`,
+    answering: "Answering.",
+    stopped: "Stopped.",
+    goesOn: "The whole answer is in the conversation.",
+    version: (/** @type {number} */ index, /** @type {number} */ count) => `Version ${index} of ${count}.`,
+  },
+
+  sidebar: {
+    untitled: "New chat",
+    menu: (/** @type {string} */ title) => `More for ${title}`,
+    rename: "Rename",
+    exportMarkdown: "Export as Markdown",
+    exportJson: "Export as JSON",
+    remove: "Delete",
+    renameLabel: "New title",
+    deleted: (/** @type {string} */ title) => `“${title}” was deleted.`,
+    undo: "Undo",
+    dismiss: "Dismiss",
+    none: "No conversations yet. They are kept in this browser, and nowhere else.",
+    notKept: "This window keeps nothing: its conversations end with it.",
+    writeFailed: "This conversation could not be kept: the browser has no room for it. Export it, or delete others.",
+    noMatch: "Nothing found.",
+    matches: (/** @type {number} */ count) => plural(count, { one: "# conversation found.", other: "# conversations found." }),
+    imported: (/** @type {number} */ count) => plural(count, { one: "# conversation imported.", other: "# conversations imported." }),
+    exported: (/** @type {number} */ count) => plural(count, { one: "# conversation exported.", other: "# conversations exported." }),
+    notImported: (/** @type {string} */ reason) => `Nothing was imported: ${reason}.`,
+    today: "Today",
+    yesterday: "Yesterday",
+    week: "Last 7 days",
+    month: "Last 30 days",
+  },
+
+  files: {
+    name: "webgemma-conversations",
+    notJson: "the file is not JSON",
+    notOurs: "the file has no conversations of WebGemma",
+    tooLarge: "the file is larger than 200 MB",
+    conversation: (/** @type {number} */ index, /** @type {string} */ problem) => `conversation ${index}: ${problem}`,
+    you: "You",
+  },
+
+  record: {
+    whole: "the conversation",
+    version: (/** @type {string} */ found, /** @type {number} */ read) => `version is ${found}, this page reads ${read}`,
+    noList: (/** @type {string} */ name) => `${name} is not a list`,
+    noObject: (/** @type {string} */ name) => `${name} is not an object`,
+    noText: (/** @type {string} */ name) => `${name} is not a text`,
+    noTime: (/** @type {string} */ name) => `${name} is not a time`,
+    sameId: (/** @type {string} */ name) => `${name} is another turn's`,
+    noParent: (/** @type {string} */ name) => `${name} is no turn before it`,
+    ownKind: (/** @type {string} */ name) => `${name} follows its own kind`,
+    is: (/** @type {string} */ name, /** @type {string} */ value) => `${name} is ${value}`,
+  },
+
+  failures: failureStrings,
+
+  loading: {
+    unbuilt: (/** @type {string} */ model) => `${model} is not built yet`,
+    building: (/** @type {string} */ model) => `Building ${model} on the server`,
+    loading: (/** @type {string} */ model) => `Loading ${model}`,
+    starting: "Starting",
+    bytes: (/** @type {string} */ loaded, /** @type {string} */ total) => `${loaded} of ${total}`,
+    rate: (/** @type {string} */ size) => `${size}/s`,
+    fewSeconds: "a few seconds left",
+    seconds: (/** @type {number} */ count) => `about ${count} seconds left`,
+    minutes: (/** @type {number} */ count) => plural(count, { one: "about # minute left", other: "about # minutes left" }),
+    hours: (/** @type {number} */ count) => plural(count, { one: "about # hour left", other: "about # hours left" }),
+  },
+
+  theme: { dark: "Use the dark theme", light: "Use the light theme" },
+
+  suggestions: {
+    /** What the demo model was made for. */
+    demo: [
+      { label: "A fact", prompt: "What is the capital of Japan?" },
+      { label: "A poem", prompt: "Write a short haiku about the sea." },
+      { label: "A definition", prompt: "What is a volcano?" },
+      { label: "Small talk", prompt: "Are you the real Gemma 4?" },
+    ],
+    general: [
+      { label: "Explain", prompt: "Explain how a rainbow forms, in three sentences." },
+      { label: "Write", prompt: "Write a polite email that moves a meeting to next week." },
+      { label: "Code", prompt: "Write a Python function that finds duplicates in a list, with tests." },
+      { label: "Plan", prompt: "Plan a weekend in Lisbon for two people who like food and music." },
+    ],
+  },
+
+  settings: {
+    presets: { precise: "Precise", balanced: "Balanced", creative: "Creative" },
+    deletePreset: (/** @type {string} */ name) => `Delete the preset ${name}`,
+    presetSaved: (/** @type {string} */ name) => `The preset ${name} is saved.`,
+    presetDeleted: (/** @type {string} */ name) => `The preset ${name} is deleted.`,
+    presetNeedsName: "Give the preset a name of its own.",
+    forNew: "Use for new chats",
+    forNewDone: "New chats begin with these settings.",
+    greedy: "0, always the likeliest",
+    labels: {
+      temperature: "Temperature",
+      topP: "Top-p",
+      topK: "Top-k",
+      minP: "Min-p",
+      repetitionPenalty: "Repetition penalty",
+      frequencyPenalty: "Frequency penalty",
+      presencePenalty: "Presence penalty",
+      seed: "Seed",
+      maxTokens: "Longest answer, in tokens",
+      thinkingBudget: "Longest thoughts, in tokens",
+    },
+    help: {
+      temperature: "Low values repeat what is most likely, high values surprise.",
+      topP: "Of the likeliest tokens, as many as together have this probability.",
+      topK: "At most so many of the likeliest tokens; 0: all.",
+      minP: "Only tokens with this share of the likeliest one's probability.",
+      repetitionPenalty: "Above 1: tokens of the conversation come again more rarely.",
+      frequencyPenalty: "The more often a token was written, the rarer it gets.",
+      presencePenalty: "Tokens that were written once get rarer.",
+      seed: "The same seed gives the same answer to the same question.",
+      maxTokens: "",
+      thinkingBudget: "",
+    },
+    noNumber: { seed: "random", maxTokens: "no limit", thinkingBudget: "no limit" },
+    byDefault: (/** @type {number} */ value) => `default ${value}`,
+    range: (/** @type {string} */ label, /** @type {number} */ min, /** @type {number} */ max) => `${label}: from ${min} to ${max}.`,
+    wholeRange: (/** @type {string} */ label, /** @type {number} */ min, /** @type {number} */ max) =>
+      `${label}: a whole number from ${min} to ${max}.`,
+  },
+
+  markdown: {
+    copy: "Copy",
+    copied: "Copied",
+    notAllowed: "Not allowed",
+    copyCode: "Copy the code",
+    table: "Table",
+  },
+
+  composer: {
+    placeholders: {
+      starting: "The model is loading…",
+      unbuilt: "The model is not built yet",
+      building: "The model is being built…",
+      loading: "The model is loading…",
+      ready: "Ask something",
+      failed: "The model is not loaded",
+    },
+    unnamed: "unnamed",
+    remove: (/** @type {string} */ name) => `Remove ${name}`,
+    refused: (/** @type {string[]} */ problems) =>
+      problems.length === 1 ? `Not attached: ${problems[0]}.` : `${problems.length} files were not attached: ${problems.join("; ")}.`,
+    tooLarge: (/** @type {string} */ name, /** @type {string} */ size, /** @type {string} */ largest) => `${name} has ${size}, more than ${largest}`,
+    unreadable: (/** @type {string} */ name) => `${name} could not be read (folders cannot be attached)`,
+    binary: (/** @type {string} */ name) => `${name} is not text`,
+    emptyFile: (/** @type {string} */ name) => `${name} is empty`,
+    count: (/** @type {number} */ tokens, /** @type {number} */ context) => `${number.format(tokens)} / ${number.format(context)} tokens`,
+    countLabel: (/** @type {number} */ tokens, /** @type {number} */ context) =>
+      `${number.format(tokens)} of the context's ${number.format(context)} tokens`,
+    littleRoom: (/** @type {number} */ left) => `This leaves ${number.format(left)} tokens for the answer.`,
+    dropsOldest: "The conversation no longer fits with this message: its oldest turns will be left out.",
+    doesNotFit: (/** @type {number} */ tokens, /** @type {number} */ context) =>
+      `The conversation would be ${number.format(tokens)} tokens long with this message, but the context holds ${number.format(context)}. Shorten it, or start a new chat.`,
+    neverFits: (/** @type {number} */ tokens, /** @type {number} */ context, /** @type {boolean} */ files) =>
+      `This message is ${number.format(tokens)} tokens long, but the context holds ${number.format(context)}. Shorten it${files ? " or remove a file" : ""}.`,
+  },
+
+  models: {
+    button: (/** @type {string} */ title) => `Model: ${title}`,
+    reading: "Looking…",
+    offline: "The server does not answer: only what this browser keeps is listed.",
+    keepsNothing: "This browser window keeps no files.",
+    room: (/** @type {string} */ used, /** @type {string} */ quota) => `This browser keeps ${used} of at most ${quota} for this page.`,
+    demo: "demo",
+    loaded: "Loaded",
+    loading: "Loading…",
+    chosen: "Chosen",
+    use: "Use",
+    build: "Build",
+    check: "Check",
+    remove: "Delete",
+    storedHere: "kept in this browser",
+    storedOnly: "kept in this browser only",
+    onServer: "on the server",
+    building: "being built on the server",
+    unbuilt: "not built yet",
+    buildFailed: "could not be built",
+    unfinished: (/** @type {string} */ here, /** @type {string} */ all) => `${here} of ${all} kept, unfinished`,
+    context: (/** @type {number} */ tokens) => `context up to ${number.format(tokens)}`,
+    needs: (/** @type {string} */ size, /** @type {number} */ tokens) => `about ${size} on the GPU, at a context of ${number.format(tokens)}`,
+    checking: (/** @type {string} */ name, /** @type {string} */ done, /** @type {string} */ all) => `Checking ${name}: ${done} of ${all}`,
+    undamaged: (/** @type {string} */ name) => `${name} is undamaged.`,
+    damaged: (/** @type {string} */ name, /** @type {number} */ count) =>
+      `${count} damaged ${count === 1 ? "file" : "files"} of ${name} removed; the next visit downloads them again.`,
+    deleted: (/** @type {string} */ name) => `${name} was deleted from this browser.`,
+    deletedLater: (/** @type {string} */ name) => `${name} was deleted from this browser; a tab still uses some of its files, and they go later.`,
+    failed: (/** @type {string} */ message) => `That did not work: ${message}`,
+  },
+
+  performance: {
+    unknown: "–",
+    rate: "Speed",
+    rateNow: "Speed now",
+    rateUnit: "tokens/s",
+    first: "First token after",
+    firstUnit: "ms",
+    prefill: "Reading the prompt",
+    tokens: "Tokens",
+    tokenCount: (/** @type {number} */ prompt, /** @type {number} */ cached, /** @type {number} */ written) =>
+      `${number.format(prompt)} read${cached > 0 ? `, ${number.format(cached)} of them kept from before` : ""}; ${number.format(written)} written`,
+    noPlot: "Ask something that takes a few seconds to answer: its speed over time is plotted here.",
+    plotTitle: "Tokens/s of the last answer",
+    plotAlong: "seconds",
+    plotLabel: (/** @type {number} */ points, /** @type {string} */ least, /** @type {string} */ most) => `between ${least} and ${most}, at ${points} points in time`,
+    noModel: "No model is loaded.",
+    noMemory: "The engine does not tell how much memory it takes.",
+    memoryTitle: (/** @type {string} */ total) => `${total} on the GPU`,
+    weights: "weights",
+    embeddings: "per-layer embeddings",
+    cache: "keys and values",
+    working: "working memory",
+    adapter: "GPU",
+    build: "Build",
+    context: "Context",
+    contextTokens: (/** @type {number} */ tokens) => `${number.format(tokens)} tokens`,
+    browser: "Browser",
+    dispatches: "Dispatches a token",
+    resets: "GPU resets",
+    kernels: "Kernels of a token",
+    measuring: "Timing…",
+    measureLater: "Timing, when the answer is complete…",
+    noTimestamps: "Not available: this GPU or browser has no timestamp queries (the WebGPU feature timestamp-query).",
+    notMeasured: (/** @type {string} */ message) => `Not measured: ${message}`,
+    kernelHead: ["Kernel", "Calls", "Time", "Share"],
+    kernelCaption: (/** @type {string} */ step, /** @type {number} */ position) => `A token after ${number.format(position)} others takes ${step} on the GPU. Each kernel alone:`,
+  },
+};
