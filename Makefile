@@ -5,6 +5,8 @@ PORT ?= 8000
 MODEL ?= demo
 # Arguments for pytest, as in: make test ARGS="tests/server -k range"
 ARGS ?=
+# Processes that test side by side, each with a browser of its own; 0 shows what a test prints while it runs (ARGS=-s)
+WORKERS ?= auto
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -35,7 +37,7 @@ run: $(INSTALLED) $(VENDOR)
 setup: $(INSTALLED_DEV) $(VENDOR) $(BROWSER)
 
 test: $(INSTALLED_DEV) $(VENDOR) $(BROWSER)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(INSTALLED_DEV) $(VENDOR)
 	$(PY) -m ruff check

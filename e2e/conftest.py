@@ -14,6 +14,7 @@ from e2e.chat_page import LOAD_MS, ChatPage
 from e2e.fake_engine import FakeEngine
 from e2e.server_process import ROOT, environment_with, running_server
 from e2e.watch import Watch
+from tests.shared import made_once
 
 # A software adapter that compiles kernels holds up the whole browser's drawing, and with it every click.
 EXPECT_MS = 60_000
@@ -30,15 +31,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def models_dir(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models_dir(home: Path, shared: Path) -> Path:
     """A folder of models with the demo, fresh from `python -m build_wasm demo`."""
-    folder = tmp_path_factory.mktemp("models")
-    command = [sys.executable, "-m", "build_wasm", "demo", "--models-dir", str(folder)]
-    environment = environment_with({"WEBGEMMA_HOME": str(home)})
-    built = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False
-    )
-    assert built.returncode == 0, f"{' '.join(command)} failed:\n{built.stdout}\n{built.stderr}"
+    folder = shared / "models"
+
+    def build() -> None:
+        command = [sys.executable, "-m", "build_wasm", "demo", "--models-dir", str(folder)]
+        environment = environment_with({"WEBGEMMA_HOME": str(home)})
+        built = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False
+        )
+        assert built.returncode == 0, f"{' '.join(command)} failed:\n{built.stdout}\n{built.stderr}"
+
+    made_once(folder, build)
     return folder
 
 

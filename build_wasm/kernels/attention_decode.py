@@ -7,6 +7,7 @@ exponentials; merge_attention joins the splits. Partials are float32 [heads, spl
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal
 
 from tvm.script import tirx as T
@@ -42,6 +43,7 @@ def partial_shape(head_dim: int, heads: int, splits: int) -> tuple[int, int, int
     return heads, splits, head_dim + 4
 
 
+@cache
 def decode_attention(
     head_dim: int,
     heads: int,
@@ -261,6 +263,7 @@ def decode_attention(
     return decode_attention_kernel
 
 
+@cache
 def merge_attention(head_dim: int, heads: int, splits: int, order: Order = "natural") -> Any:
     """out[h] = sum_s exp(max_s - M) acc_s / sum_s exp(max_s - M) sum_s, M = max_s max_s.
 

@@ -5,6 +5,7 @@ The caches are rings: position p lies at slot p % capacity. Kernels walk over po
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from tvm.script import tirx as T
@@ -29,6 +30,7 @@ PARTS = 4
 LOWEST = -1e30
 
 
+@cache
 def append_kv(head_dim: int, heads: int, kv_heads: int, pairs: int, eps: float, kv_dtype: str) -> Any:
     """q' = rope(rms(q) * w_q) to q_out; k' = rope(rms(k) * w_k), v' = rms(v) to slots (state[0] + row) % capacity.
 
@@ -91,6 +93,7 @@ def append_kv(head_dim: int, heads: int, kv_heads: int, pairs: int, eps: float, 
     return append_kv_kernel
 
 
+@cache
 def flash_attention(head_dim: int, heads: int, kv_heads: int, window: int | None, kv_dtype: str) -> Any:
     """out[i, h] = softmax_j(q[i, h] . k[j]) v[j] over positions max(0, p - window + 1)..p, p = state[0] + i.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from tvm.script import tirx as T
@@ -9,6 +10,7 @@ from tvm.script import tirx as T
 from build_wasm.kernels.formats import Matrix, codes_from, f16_at, splat
 
 
+@cache
 def embed(piece: Matrix, first_row: int, *, accumulate: bool) -> Any:
     """out[r] = sqrt(D) * W[ids[offset + r]] for the ids that lie in this piece of the table, which holds rows
     first_row.. of it. One dispatch per piece; rows of other pieces are kept (accumulate) or set to 0 (first piece).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
@@ -17,6 +19,7 @@ def edit_plan(vocab: int) -> tuple[Step, ...]:
     return (Step(edit_logits(vocab), ("bias", "mask", "params", "state"), updates=("counts", "logits")),)
 
 
+@cache
 def edit_logits(vocab: int) -> PrimFunc:
     """Edits each logit in place, and counts the newest token first, so that no step waits for the page.
 

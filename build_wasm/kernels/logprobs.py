@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
@@ -25,6 +27,7 @@ def logprobs_plan(vocab: int) -> tuple[Step, ...]:
     return (*steps, Step(pick_logprobs(vocab), inputs, updates=("logprobs",)))
 
 
+@cache
 def pick_logprobs(vocab: int) -> PrimFunc:
     """Log-softmax of the chosen logit and of the best 20.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tvm.script import tirx as T
@@ -54,6 +55,7 @@ def shape_numbers(matrix: Matrix, tile: Tiling) -> tuple[int, int, int, int, int
     return -(-matrix.rows // COLUMNS), matrix.rows, matrix.chunks, tile.splits, steps
 
 
+@cache
 def matmul(format_: Format, tile: Tiling, *, geglu: bool = False) -> Any:
     """out[s, m, n] = sum over part s of k of x[m, k] W[n, k], for matrices of any shape.
 
@@ -184,6 +186,7 @@ def matmul(format_: Format, tile: Tiling, *, geglu: bool = False) -> Any:
     return matmul_kernel
 
 
+@cache
 def sum_parts(*, geglu: bool = False) -> Any:
     """The sum of matmul's parts: parts float32 [splits * m, N] -> out float32 [m, N] (geglu: [m, N / 2]), all flat.
 

@@ -8,6 +8,7 @@ short code was worth more, measured in the chain, than unrolled loops with more 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from tvm.script import tirx as T
@@ -205,6 +206,7 @@ class Products:
         return write
 
 
+@cache
 def matvec(
     columns: int | None,
     format_: Format,
@@ -308,6 +310,7 @@ def matvec(
     return matvec_kernel
 
 
+@cache
 def ple_matvec(matrix: Matrix, tile: Tiling, layers: int, vocabulary: int, table: TableFormat, eps: float) -> Any:
     """out = W g with ple.gated_embedding's g (K = P): gate float32 [1, P], ctx [1, layers * P], norm [1, P], the
     layer's table slice, ids int32 [n] with the token at `at`; weight, scales as in Matrix, flat -> out float32 [N]."""

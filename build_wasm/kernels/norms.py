@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from tvm.script import tirx as T
@@ -98,6 +99,7 @@ def residual_norm(K: int, threads: int, *, delta: bool, scaled: bool, normed: bo
     return apply
 
 
+@cache
 def add_norm(
     K: int, norm_rows: int, *, delta: bool, scaled: bool, normed: bool, eps: float, x_vector: Any = None
 ) -> Any:

@@ -14,6 +14,7 @@ The draw is by the inverse of the cumulative distribution in the order of ids.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from tvm.script import tirx as T
@@ -78,6 +79,7 @@ def largest(best: Any, Max: Any, scratch: Any, n: Any, tx: Any) -> None:
         best[0] = T.max(best[0], other)
 
 
+@cache
 def count_digits(vocab: int) -> PrimFunc:
     """Mass and number of each block's tokens by their next digit, of those that have the digits found so far.
 
@@ -143,6 +145,7 @@ def count_digits(vocab: int) -> PrimFunc:
     return named(count_digits_kernel, "count_digits")
 
 
+@cache
 def settle_digit(vocab: int) -> PrimFunc:
     """The next digit of the threshold, and after a search's last one what it found.
 
@@ -239,6 +242,7 @@ def settle_digit(vocab: int) -> PrimFunc:
     return named(settle_digit_kernel, "settle_digit")
 
 
+@cache
 def draw(vocab: int) -> PrimFunc:
     """The draw from the kept tokens; ends the step.
 

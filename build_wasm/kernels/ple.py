@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal
 
 from tvm.script import tirx as T
@@ -84,6 +85,7 @@ def gated_embedding(P: int, threads: int, format_: TableFormat, eps: float) -> A
     return apply
 
 
+@cache
 def gate_embeddings(P: int, layers: int, vocabulary: int, format_: TableFormat, eps: float) -> Any:
     """gated_embedding for m rows (prefill): gate float32 [m, P], ctx [m, layers * P], norm [1, P], table slice
     [vocabulary, words], ids int32 [n >= m] -> out float32 [m, P]."""

@@ -13,6 +13,7 @@ A NaN logit counts as the lowest possible one, and logits are clamped to +-1e30,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tvm.script import tirx as T
@@ -131,6 +132,7 @@ def named(function: PrimFunc, name: str) -> PrimFunc:
     return function.with_attr("global_symbol", name)
 
 
+@cache
 def argmax_blocks(vocab: int) -> PrimFunc:
     """Largest logit of each block of 2048, and its index (the lowest of equal ones).
 
@@ -171,6 +173,7 @@ def argmax_blocks(vocab: int) -> PrimFunc:
     return named(argmax_blocks_kernel, "argmax_blocks")
 
 
+@cache
 def argmax_pick(n: int) -> PrimFunc:
     """The greedy choice out of n block maxima; ends the step.
 
@@ -219,6 +222,7 @@ def top_candidates(n: int, first: bool) -> PrimFunc:
     return named(_first_level(n), "top_candidates_first") if first else named(_later_level(n), f"top_candidates_{n}")
 
 
+@cache
 def _first_level(vocab: int) -> PrimFunc:
     n = blocks(vocab)
 
@@ -272,6 +276,7 @@ def _first_level(vocab: int) -> PrimFunc:
     return first_level
 
 
+@cache
 def _later_level(n: int) -> PrimFunc:
     m = blocks(n)
 
@@ -305,6 +310,7 @@ def _later_level(n: int) -> PrimFunc:
     return later_level
 
 
+@cache
 def sample_pick(vocab: int) -> PrimFunc:
     """The draw from the sorted candidates; ends the step.
 

@@ -9,7 +9,6 @@
 import { AnswerParser } from "./answer_parser.js";
 import { WebGemmaError, isAbort, throwIfAborted } from "./errors.js";
 import { StopScanner } from "./stop_strings.js";
-import { malformed } from "./tool_calls.js";
 
 /**
  * What is used of model.js's Model.
@@ -106,7 +105,7 @@ export class Answer {
     } finally {
       constraint?.dispose();
     }
-    if (this.#parser.calling && this.#finished === "stop") throw malformed("", "the answer ended within it");
+    if (this.#finished === "stop") this.#parser.checkEnded();
     for (const part of this.#scanner.stopped ? [] : this.#parser.end()) yield* this.#say(part);
     const rest = this.#scanner.flush();
     if (rest !== "") yield* this.#content(rest);
@@ -211,7 +210,7 @@ export class Answer {
    * @returns {AsyncGenerator<AnswerEvent, void, void>}
    */
   async *#say(part) {
-    if (part.type === "call") this.#calls += 1;
+    if (part.type === "call-end") this.#calls += 1;
     if (part.type !== "content") {
       yield { type: "part", part, logprobs: [] };
       return;

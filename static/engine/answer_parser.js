@@ -1,12 +1,13 @@
 /** @import { Tokenizer } from "./tokenizer.js" */
 import { Detokenizer } from "./detokenizer.js";
 import { QUOTE } from "./grammar.js";
-import { malformed, parseCall } from "./tool_calls.js";
+import { CallReader } from "./tool_calls.js";
 
 /**
- * A part of an answer. A call comes whole: its arguments are JSON, which is known only at their end.
+ * A part of an answer. A call begins with its name; its arguments, pieces of JSON, follow, and then its end.
  *
- * @typedef {{ type: "content" | "reasoning", text: string } | { type: "call", name: string, arguments: Record<string, unknown> }} Part
+ * @typedef {{ type: "content" | "reasoning" | "arguments", text: string } | { type: "call", name: string }
+ *   | { type: "call-end" }} Part
  */
 
 /** Takes the tokens of an answer apart: thoughts (`<|channel>thought ... <channel|>`), tool calls, and what is said. */
@@ -19,7 +20,8 @@ export class AnswerParser {
   #quote;
   /** What the tokens belong to. @type {"content" | "channel" | "reasoning" | "call"} */
   #state = "content";
-  /** What was written of a call, of a channel's name, or of line ends that may be a thought's last ones. */
+  #call = new CallReader();
+  /** What was written of a channel's name, or of line ends that may be a thought's last ones. */
   #written = "";
   /** Tokens of thoughts so far. */
   reasoningTokens = 0;
@@ -48,6 +50,11 @@ export class AnswerParser {
     return this.#state === "call";
   }
 
+  /** @throws {import("./errors.js").WebGemmaError} "malformed-tool-call" if a call was begun and not ended */
+  checkEnded() {
+    if (this.calling) this.#call.fail("the answer ended within it");
+  }
+
   /**
    * @param {number} id
    * @returns {Part[]}
@@ -71,7 +78,7 @@ export class AnswerParser {
     if (id === this.#callStart) {
       const parts = this.#rest();
       this.#state = "call";
-      this.#written = "";
+      this.#call = new CallReader();
       return parts;
     }
     return this.#say(this.#detokenizer.push(id));
@@ -90,18 +97,26 @@ export class AnswerParser {
    * @returns {Part[]}
    */
   #pushToCall(id) {
-    if (id === this.#callEnd) {
+    if (id === this.#callStart) this.#call.fail("another one begins in it");
+    const ended = id === this.#callEnd;
+    const text = ended ? this.#detokenizer.flush() : this.#detokenizer.push(id) + (id === this.#quote ? QUOTE : "");
+    const { name, json } = this.#call.push(text);
+    /** @type {Part[]} */
+    const parts = [];
+    if (name !== undefined) parts.push({ type: "call", name });
+    if (json !== "") parts.push({ type: "arguments", text: json });
+    if (ended) {
+      this.#call.end();
       this.#state = "content";
-      return [{ type: "call", ...parseCall(this.#written + this.#detokenizer.flush()) }];
+      parts.push({ type: "call-end" });
     }
-    if (id === this.#callStart) throw malformed(this.#written, "another one begins in it");
-    this.#written += this.#detokenizer.push(id) + (id === this.#quote ? QUOTE : "");
-    return [];
+    return parts;
   }
 
   /** @returns {Part[]} */
   #rest() {
-    return this.#say(this.#detokenizer.flush());
+    const text = this.#detokenizer.flush();
+    return this.#state === "call" ? [] : this.#say(text);
   }
 
   /**

@@ -101,7 +101,8 @@ function joinToolResults(messages) {
     for (const call of calls ?? []) names.set(call.id, call.function.name);
     joined.push({
       role,
-      content: content ?? "",
+      // Templates take a system message for a text.
+      content: role === "system" ? textOf(content ?? "") : (content ?? ""),
       ...(calls ? { tool_calls: calls.map(({ function: f }) => ({ function: { ...f, arguments: parsed(f.arguments) } })) } : {}),
       ...(reasoning ? { reasoning_content: reasoning } : {}),
     });

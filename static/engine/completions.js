@@ -8,7 +8,7 @@
 import { Answer } from "./answer.js";
 import { fit, tooLong } from "./context_window.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
-import { Grammars } from "./grammar.js";
+import { Grammars, callsOr } from "./grammar.js";
 import { Lock } from "./lock.js";
 import { chunks, whole } from "./openai_shapes.js";
 import { PrefixCache } from "./prefix_cache.js";
@@ -21,7 +21,8 @@ import { callGrammar } from "./tool_grammar.js";
  * @property {number} prompt_tokens  of all messages, tools and the template
  * @property {number} context  tokens that fit, prompt and answer together
  * @property {number} remaining_tokens  for the answer; negative if the messages do not fit
- * @property {boolean} fits
+ * @property {boolean} fits  whether create() takes it
+ * @property {number[]} [dropped_messages]  indices of the messages that create() would leave out; the numbers are without them
  */
 
 /** OpenAI's chat completions over one model: requests are queued, and what they have in common is computed once. */
@@ -72,9 +73,7 @@ export class Completions {
    */
   async create(request, signal) {
     const checked = this.#check(request);
-    const { maxTokens, dropOldest, messages } = checked;
-    const encode = (/** @type {ChatMessage[]} */ some) => this.#encode(some, checked);
-    const { ids, dropped } = fit(messages, { encode, context: this.#context, maxTokens, dropOldest });
+    const { ids, dropped } = this.#fitted(checked);
     const head = {
       ...{ id: `chatcmpl-${crypto.randomUUID()}`, created: Math.floor(Date.now() / 1000), model: this.#manifest.name },
       ...(dropped.length > 0 ? { dropped_messages: dropped } : {}),
@@ -87,15 +86,23 @@ export class Completions {
   }
 
   /**
-   * @param {ChatRequest} request  of which messages, tools and thinking count
+   * @param {ChatRequest} request  of which messages, tools and thinking count, and context_overflow and max_tokens
    * @returns {ContextUsage}
    * @throws {WebGemmaError} "bad-request", "empty-message"
    */
   measure(request) {
     const checked = this.#check(request);
-    const count = this.#encode(checked.messages, checked).length;
-    const remaining = this.#context - count;
-    return { prompt_tokens: count, context: this.#context, remaining_tokens: remaining, fits: remaining > 0 };
+    const usage = (/** @type {number} */ count) => {
+      const remaining = this.#context - count;
+      return { prompt_tokens: count, context: this.#context, remaining_tokens: remaining, fits: remaining > 0 };
+    };
+    try {
+      const { ids, dropped } = this.#fitted(checked);
+      return { ...usage(ids.length), ...(dropped.length > 0 ? { dropped_messages: dropped } : {}) };
+    } catch (error) {
+      if (!(error instanceof WebGemmaError && error.code === "context-exceeded")) throw error;
+      return usage(this.#encode(checked.messages, checked).length);
+    }
   }
 
   /**
@@ -169,6 +176,13 @@ export class Completions {
     return checked;
   }
 
+  /** @param {CheckedRequest} request */
+  #fitted(request) {
+    const encode = (/** @type {ChatMessage[]} */ some) => this.#encode(some, request);
+    const { maxTokens, dropOldest } = request;
+    return fit(request.messages, { encode, context: this.#context, maxTokens, dropOldest });
+  }
+
   /**
    * @param {ChatMessage[]} messages
    * @param {CheckedRequest} request
@@ -219,11 +233,13 @@ export class Completions {
   }
 
   /** @param {CheckedRequest} request */
-  #constrain({ format, mustCall, parallelCalls }) {
-    if (format) return this.#grammars.constraint(format);
-    if (mustCall.length === 0) return null;
-    const grammar = callGrammar(mustCall, { parallel: parallelCalls });
-    return this.#grammars.constraint({ type: "tool_calls", grammar });
+  #constrain({ format, tools, mustCall, parallelCalls }) {
+    const form = format && mustCall.length === 0 ? this.#grammars.constraint(format) : null;
+    const callable = mustCall.length > 0 || !form ? mustCall : tools;
+    if (callable.length === 0) return form;
+    const grammar = callGrammar(callable, { parallel: parallelCalls });
+    const calls = this.#grammars.constraint({ type: "tool_calls", grammar });
+    return form ? callsOr(/** @type {number} */ (this.#tokenizer.idOf("<|tool_call>")), calls, form) : calls;
   }
 
   /**

@@ -61,6 +61,8 @@ export class DeviceWatch {
   async explain(thrown) {
     if (!(thrown instanceof WebGemmaError) && !this.error) await Promise.race([this.#failed.catch(() => {}), delay(LOST_GRACE_MS)]);
     if (!this.error || thrown === this.error) return thrown;
+    // Whatever is done with a buffer that there was no room for is an error as well.
+    if (thrown instanceof WebGemmaError && thrown.code === "out-of-memory" && !this.lost) return thrown;
     return new WebGemmaError(this.error.code, this.error.message, this.error.hint, { cause: thrown });
   }
 }

@@ -21,6 +21,8 @@ export { WebGemmaError };
  * @property {AbortSignal} [signal]  stops the loading: "aborted"
  * @property {"f16" | "f32"} [build]  default: the best that the GPU runs
  * @property {number} [context]  tokens (default: the manifest's); less where the GPU has no room, see stats().context
+ * @property {number} [cacheBytes]  of GPU memory at most, for copies of the caches that other conversations and branches go on
+ *   from (default: 128 MiB); 0: none
  */
 
 /** How long a worker may take to free the GPU before it is ended. */
@@ -64,7 +66,7 @@ export class Engine {
    * @returns {Promise<Engine>}
    * @throws {WebGemmaError} whose `code` tells why
    */
-  static async load(url, { onProgress = () => {}, onEvent, signal, build, context } = {}, startWorker = newWorker) {
+  static async load(url, { onProgress = () => {}, onEvent, signal, build, context, cacheBytes } = {}, startWorker = newWorker) {
     throwIfAborted(signal);
     const base = new URL(url, globalThis.location?.href);
     if (!base.pathname.endsWith("/")) base.pathname += "/";
@@ -75,7 +77,8 @@ export class Engine {
     const stop = () => connection.close(new WebGemmaError("aborted", "The loading was stopped."));
     signal?.addEventListener("abort", stop, { once: true });
     try {
-      const { manifest } = await connection.call("load", { url: base.href, build, context, lock: connection.lock });
+      const { lock } = connection;
+      const { manifest } = await connection.call("load", { url: base.href, build, context, cacheBytes, lock });
       return new Engine(connection, manifest);
     } catch (error) {
       const reason = WebGemmaError.from(error);
@@ -117,7 +120,8 @@ export class Engine {
    * How much of the context a conversation takes, before it is sent.
    *
    * @param {ChatMessage[]} messages
-   * @param {Omit<ChatRequest, "messages">} [options]  tools and thinking are part of the prompt
+   * @param {Omit<ChatRequest, "messages">} [options]  tools and thinking are part of the prompt; with context_overflow
+   *   "drop_oldest" it is measured what would be sent
    * @returns {Promise<ContextUsage>}
    * @throws {WebGemmaError} "bad-request" or "empty-message"
    */

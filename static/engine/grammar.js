@@ -138,6 +138,37 @@ export class Grammars {
   }
 }
 
+/**
+ * An answer that is either calls or has a form: its first token says which.
+ *
+ * @param {number} callStart  the token that every call begins with; the form never does
+ * @param {Promise<Constraint>} calls
+ * @param {Promise<Constraint>} form
+ * @returns {Promise<Constraint>}
+ */
+export async function callsOr(callStart, calls, form) {
+  const made = /** @type {const} */ ([calls, form]);
+  const both = await Promise.all(made).catch((error) => {
+    // The other one is not needed any more.
+    for (const constraint of made) constraint.then(({ dispose }) => dispose(), () => {});
+    throw error;
+  });
+  /** @type {Constraint | null} */
+  let chosen = null;
+  return {
+    mask: async () => {
+      if (chosen) return await chosen.mask();
+      const [a, b] = await Promise.all([both[0].mask(), both[1].mask()]);
+      return a.map((word, i) => word | (b[i] ?? 0));
+    },
+    accept: (id) => {
+      chosen ??= id === callStart ? both[0] : both[1];
+      chosen.accept(id);
+    },
+    dispose: () => both.forEach((constraint) => constraint.dispose()),
+  };
+}
+
 /** xgrammar's indent for no line ends. */
 const ONE_LINE = -1;
 

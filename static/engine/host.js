@@ -12,6 +12,7 @@ import { FileStore } from "./file_store.js";
 import { fetchManifest } from "./manifest_fetch.js";
 import { fileAt } from "./manifest.js";
 import { openFitting, openModel } from "./open_model.js";
+import { PrefixCache } from "./prefix_cache.js";
 import { RecoveringModel, close } from "./recovery.js";
 import { delay } from "./retry.js";
 import { ShardSource } from "./shard_source.js";
@@ -120,7 +121,7 @@ export class EngineHost {
    * @param {AbortSignal} signal
    * @returns {Promise<Manifest>}
    */
-  async #load({ url, build, context: wanted, lock }, signal) {
+  async #load({ url, build, context: wanted, cacheBytes, lock }, signal) {
     const { fetch, post, transfers } = this.#parts;
     holdLock(lock, () => post({ type: "alive" }));
     let [loadedBytes, totalBytes] = [0, 0];
@@ -144,6 +145,8 @@ export class EngineHost {
         `This model has no build "${build}", only ${Object.keys(manifest.builds).join(", ")}.`,
       );
     }
+    if (cacheBytes !== undefined && !(cacheBytes >= 0))
+      throw new WebGemmaError("bad-request", `cacheBytes is ${cacheBytes}, expected a number of bytes, 0 for no copies.`);
     const source = new ShardSource({ manifest, baseUrl: url, fetch, store, transfers: transfers?.(url) });
     // Whichever fails first stops the other.
     const failure = new AbortController();
@@ -171,7 +174,8 @@ export class EngineHost {
         open: (signal) => openModel({ ...again, signal }, this.#parts),
         notify: options.onEvent,
       });
-      const completions = new Completions({ model, manifest, tokenizer, template, context });
+      const cache = new PrefixCache(model, { budget: cacheBytes });
+      const completions = new Completions({ model, manifest, tokenizer, template, context, cache });
       this.#loaded = { tokenizer, completions, model, build: opened.build, context };
     } catch (error) {
       stop();

@@ -113,7 +113,8 @@ export class Model {
    * @param {Uint8Array<ArrayBuffer>} parts.wasmBytes
    * @param {number} [parts.context]  tokens that the K/V caches hold
    * @param {AbortSignal} [parts.signal]
-   * @throws {WebGemmaError} "bad-request" for a context beyond the model's, "out-of-memory", "aborted"
+   * @throws {WebGemmaError} "bad-request" for a context beyond the model's, "aborted"; what the GPU has no room for shows
+   *   in record()
    */
   static async create({ manifest, build, device, wasmBytes, context = manifest.context.default, signal }) {
     const spec = /** @type {BuildSpec} */ (manifest.builds[build]);
@@ -130,7 +131,6 @@ export class Model {
       // Awaited in record(); until then nobody else would see a failure.
       model.#compile(first).catch(() => {});
       model.#record(Object.keys(spec.functions).filter((name) => !first.includes(name)));
-      await runtime.answered();
       return model;
     } catch (error) {
       runtime.dispose();
@@ -153,10 +153,13 @@ export class Model {
     return tensor;
   }
 
-  /** Waits for what the first answer needs; the rest compiles in the background, one kernel after the other. */
+  /**
+   * Waits until the GPU has the buffers and the kernels that the first answer needs.
+   *
+   * @throws {WebGemmaError} "out-of-memory", "wrong-results", "unexpected"
+   */
   async record() {
-    await this.#compile(this.#firstFunctions());
-    void this.#compileRest();
+    await Promise.all([this.#runtime.answered(), this.#compile(this.#firstFunctions())]);
   }
 
   /**
@@ -182,7 +185,8 @@ export class Model {
     return ["decode", "greedy", `prefill_${this.#chunks[0]}`];
   }
 
-  async #compileRest() {
+  /** Compiles the kernels of the other functions in the background, one after the other. */
+  async compileRest() {
     try {
       for (const program of this.#programs.values()) {
         for (const { kernel } of program.dispatches) await kernel.compile();

@@ -15,6 +15,7 @@ import { PartialModel, splitShards } from "./partial_model.js";
  * @typedef {ReplayableModel & {
  *   tensorBuffer(name: string): TensorBuffer,
  *   record(): Promise<void>,
+ *   compileRest(): Promise<void>,
  * }} LoadedModel
  *
  * @typedef {object} ModelParts
@@ -110,11 +111,14 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
     const created = (model = await watch.guard(createModel({ manifest, build, device, wasmBytes, context, signal })));
     const bufferOf = (/** @type {string} */ name) => created.tensorBuffer(name);
     const { first, later } = splitShards(manifest);
+    // Weights arrive while the GPU prepares buffers and kernels, and says whether there is room.
+    const recorded = created.record();
     const loading = startLoading({ manifest, device, source, signal: stop.signal, order: first, bufferOf, onProgress });
-    await watch.guard(later.length > 0 ? loading.shards(first) : loading.done);
-    onStage("compile", "Preparing the GPU programs");
-    await watch.guard(model.record());
+    const weights = later.length > 0 ? loading.shards(first) : loading.done;
+    const arrived = weights.then(() => onStage("compile", "Preparing the GPU programs"));
+    await watch.guard(Promise.all([arrived, recorded]));
     throwIfAborted(signal);
+    void created.compileRest();
     const opened = { watch, build, adapter: describe(adapterInfo) };
     if (later.length === 0) return { ...opened, model };
     onEvent({ type: "partial", text: "The model can answer. The rest of it is still arriving, which makes it slower." });

@@ -37,11 +37,15 @@
  * @property {Usage} usage
  * @property {number[]} [dropped_messages]  indices of the request's messages that did not fit (context_overflow: "drop_oldest")
  *
+ * @typedef {{ index: number, id: string, type: "function", function: { name: string, arguments: "" } }} ToolCallBegin
+ * @typedef {{ index: number, function: { arguments: string } }} ToolCallMore  the next piece of the arguments
+ * @typedef {ToolCallBegin | ToolCallMore} ToolCallDelta
+ *
  * @typedef {object} Delta
  * @property {"assistant"} [role]
  * @property {string} [content]
  * @property {string} [reasoning_content]
- * @property {(ToolCall & { index: number })[]} [tool_calls]
+ * @property {ToolCallDelta[]} [tool_calls]  one
  *
  * @typedef {object} ChatCompletionChunk
  * @property {string} id
@@ -68,7 +72,7 @@
 export async function* chunks({ dropped_messages, ...head }, events, { tokenizer, includeUsage, topLogprobs }, onUsage) {
   /** @type {Counts[]} */
   const counts = [];
-  let [calls, dropped] = [0, dropped_messages];
+  let [call, dropped] = [-1, dropped_messages];
   /**
    * @param {number} index
    * @param {Delta} delta
@@ -83,13 +87,18 @@ export async function* chunks({ dropped_messages, ...head }, events, { tokenizer
   };
   for await (const { index, event } of events) {
     if (event.type === "prefilled") {
-      calls = 0;
+      call = -1;
       yield chunk(index, { role: "assistant", content: "" });
     } else if (event.type === "end") {
       counts.push(event.counts);
       yield chunk(index, {}, { finish_reason: event.finishReason });
     } else if (event.part.type === "call") {
-      yield chunk(index, { tool_calls: [{ index: calls++, ...toolCall(event.part) }] });
+      call += 1;
+      yield chunk(index, { tool_calls: [{ index: call, ...toolCall(event.part.name) }] });
+    } else if (event.part.type === "arguments") {
+      yield chunk(index, { tool_calls: [{ index: call, function: { arguments: event.part.text } }] });
+    } else if (event.part.type === "call-end") {
+      continue;
     } else if (event.part.type === "reasoning") {
       yield chunk(index, { reasoning_content: event.part.text });
     } else {
@@ -124,7 +133,9 @@ export async function whole({ dropped_messages, ...head }, events, { tokenizer, 
     if (event.type === "part") {
       const { part } = event;
       logprobs.push(...event.logprobs);
-      if (part.type === "call") calls.push(toolCall(part));
+      if (part.type === "call") calls.push(toolCall(part.name));
+      else if (part.type === "arguments") /** @type {ToolCall} */ (calls.at(-1)).function.arguments += part.text;
+      else if (part.type === "call-end") continue;
       else if (part.type === "reasoning") reasoning += part.text;
       else content += part.text;
       continue;
@@ -172,12 +183,9 @@ function usageOf(answers) {
   };
 }
 
-/**
- * @param {{ name: string, arguments: Record<string, unknown> }} call
- * @returns {ToolCall}
- */
-function toolCall({ name, arguments: values }) {
-  return { id: `call_${crypto.randomUUID()}`, type: "function", function: { name, arguments: JSON.stringify(values) } };
+/** @param {string} name @returns {{ id: string, type: "function", function: { name: string, arguments: "" } }} */
+function toolCall(name) {
+  return { id: `call_${crypto.randomUUID()}`, type: "function", function: { name, arguments: "" } };
 }
 
 /**

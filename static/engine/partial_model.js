@@ -87,7 +87,7 @@ export class PartialModel {
    * @param {Manifest} parts.manifest
    * @param {GPUDevice} parts.device
    * @param {(name: string) => TensorBuffer} parts.bufferOf
-   * @param {Pick<ShardSource, "range">} parts.source
+   * @param {Pick<ShardSource, "ranges">} parts.source
    * @param {Loading} parts.loading  under way; the shards that every token needs are there
    * @param {AbortController} parts.stop  stops the loading
    * @param {() => void} [parts.onComplete]  everything is there, and verified
@@ -236,12 +236,20 @@ export class PartialModel {
     if (this.#failure) throw this.#failure;
     const { manifest, source, device, bufferOf } = this.#parts;
     const missing = [...new Set(ids)].filter((id) => !this.#rows.has(id));
-    const waiting = missing.flatMap((id) => rowParts(manifest, id)).filter(({ shard }) => !this.#arrived.has(shard));
+    /** @type {Map<number, RowPart[]>} */
+    const waiting = new Map();
+    for (const part of missing.flatMap((id) => rowParts(manifest, id))) {
+      if (!this.#arrived.has(part.shard)) waiting.set(part.shard, [...(waiting.get(part.shard) ?? []), part]);
+    }
+    const shards = waiting.entries();
     const fetchNext = async () => {
-      for (let part = waiting.shift(); part; part = waiting.shift()) {
-        const { bytes } = await source.range(part.shard, part.offset, part.bytes, signal);
-        device.queue.writeBuffer(bufferOf(part.tensor).buffer, part.tensorOffset, bytes);
-        this.#bytes += part.bytes;
+      for (const [shard, parts] of shards) {
+        let i = 0;
+        for await (const { bytes } of source.ranges(shard, parts, signal)) {
+          const { tensor, tensorOffset } = /** @type {RowPart} */ (parts[i++]);
+          device.queue.writeBuffer(bufferOf(tensor).buffer, tensorOffset, bytes);
+          this.#bytes += bytes.byteLength;
+        }
       }
     };
     await Promise.all(Array.from({ length: RANGES_AT_A_TIME }, fetchNext));

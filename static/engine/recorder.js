@@ -1,6 +1,7 @@
 /** @import { Kernel } from "./kernels.js" */
 /** @import { Dispatch } from "./program.js" */
 import { WebGemmaError } from "./errors.js";
+import { Uniforms } from "./uniforms.js";
 
 const MAX_WORKGROUPS = 65535;
 
@@ -13,8 +14,7 @@ export class Recorder {
   #free = [];
   /** Buffers that a recording uses, also when the module has freed them. @type {Set<GPUBuffer>} */
   #recorded = new Set();
-  /** By their words in hexadecimal. @type {Map<string, GPUBuffer>} */
-  #uniforms = new Map();
+  #uniforms;
   /** @type {Dispatch[] | null} */
   #dispatches = null;
   /** What the GPU has still to say of allocations and recordings; rejects with what went wrong. @type {Promise<void>[]} */
@@ -29,6 +29,7 @@ export class Recorder {
   constructor(device, readBytes) {
     this.#device = device;
     this.#readBytes = readBytes;
+    this.#uniforms = new Uniforms(device);
   }
 
   /** Starts to note down dispatches. */
@@ -41,6 +42,7 @@ export class Recorder {
   end() {
     const dispatches = this.#dispatches ?? [];
     this.#dispatches = null;
+    this.#uniforms.flush();
     return dispatches;
   }
 
@@ -105,17 +107,18 @@ export class Recorder {
     const buffers = numbers.filter(({ type }) => type === "handle").map(({ value }) => this.bufferAt(value));
     for (const buffer of buffers) this.#recorded.add(buffer);
     const uniform = this.#uniform(numbers.filter(({ type }) => type !== "handle"), width);
-    const entries = [...buffers, uniform].map((buffer, binding) => ({ binding, resource: { buffer } }));
+    const resources = [...buffers.map((buffer) => ({ buffer })), uniform];
+    const entries = resources.map((resource, binding) => ({ binding, resource }));
     const bindGroup = this.#device.createBindGroup({ label: name, layout, entries });
     this.#dispatches.push({ kernel, bindGroup, buffers, x, y, z });
   }
 
   /** Destroys every buffer. */
   dispose() {
-    for (const buffer of [...this.#buffers, ...this.#recorded, ...this.#uniforms.values()]) buffer?.destroy();
+    for (const buffer of [...this.#buffers, ...this.#recorded]) buffer?.destroy();
     this.#buffers = [undefined];
     this.#recorded.clear();
-    this.#uniforms.clear();
+    this.#uniforms.destroy();
     this.bytes = 0;
   }
 
@@ -164,7 +167,7 @@ export class Recorder {
   }
 
   /**
-   * The uniforms as TVM's WGSL lays them out: 4 bytes a number, then the grid's width. Equal ones are shared.
+   * The uniforms as TVM's WGSL lays them out: 4 bytes a number, then the grid's width.
    *
    * @param {{ type: string, value: number }[]} numbers
    * @param {number} width
@@ -177,16 +180,7 @@ export class Recorder {
       else view.setInt32(4 * i, value, true);
     });
     view.setUint32(4 * numbers.length, width, true);
-    const words = new Uint32Array(view.buffer);
-    const key = Array.from(words, (word) => word.toString(16)).join(",");
-    let buffer = this.#uniforms.get(key);
-    if (!buffer) {
-      buffer = this.#device.createBuffer({ size: words.byteLength, usage: GPUBufferUsage.UNIFORM, mappedAtCreation: true });
-      new Uint32Array(buffer.getMappedRange()).set(words);
-      buffer.unmap();
-      this.#uniforms.set(key, buffer);
-    }
-    return buffer;
+    return this.#uniforms.at(new Uint32Array(view.buffer));
   }
 }
 

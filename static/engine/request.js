@@ -93,8 +93,6 @@ export function checkRequest(request, defaults, vocabSize) {
   const tools = checkTools(fields.tools);
   const { told, mustCall } = checkToolChoice(fields.tool_choice, tools);
   const format = checkFormat(fields.response_format);
-  if (format && told.length > 0)
-    throw bad('response_format cannot be combined with tools; leave one out, or set tool_choice to "none"');
   const top = number(fields, "top_logprobs", 0, 20, true);
   const logprobs = boolean(fields, "logprobs");
   if (top !== null && top > 0 && !logprobs) throw bad("top_logprobs needs logprobs: true");

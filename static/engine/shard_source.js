@@ -135,35 +135,47 @@ export class ShardSource {
   }
 
   /**
-   * Bytes of a shard, before all of it is here. `verified` tells whether its sha256 has been checked; where it is false only
-   * their number and place have been, and what is made of them holds only when the shard has arrived whole.
+   * Runs of bytes of a shard, before all of it is here. `verified` tells whether its sha256 has been checked; where it is false
+   * only their number and place have been, and what is made of them holds only when the shard has arrived whole.
    *
    * @param {number} shard
-   * @param {number} offset
-   * @param {number} bytes
+   * @param {readonly { offset: number, bytes: number }[]} runs
    * @param {AbortSignal} [signal]
-   * @returns {Promise<{ bytes: Uint8Array<ArrayBuffer>, verified: boolean }>}
+   * @returns {AsyncGenerator<{ bytes: Uint8Array<ArrayBuffer>, verified: boolean }>} in the order of the runs
    * @throws {WebGemmaError} "network" or "aborted"
    */
-  async range(shard, offset, bytes, signal) {
+  async *ranges(shard, runs, signal) {
     const file = this.#shard(shard);
-    if (offset < 0 || bytes < 1 || offset + bytes > file.bytes)
-      throw new RangeError(`bytes ${offset} to ${offset + bytes} of ${file.path}, which has ${file.bytes}`);
-    if (this.isStored(shard)) {
-      try {
-        const stored = await this.openStored(shard);
-        try {
-          const target = new Uint8Array(bytes);
-          await stored.read(target, offset);
-          return { bytes: target, verified: true };
-        } finally {
-          stored.close();
-        }
-      } catch {
-        await this.drop(shard);
-      }
+    for (const { offset, bytes } of runs) {
+      if (offset < 0 || bytes < 1 || offset + bytes > file.bytes)
+        throw new RangeError(`bytes ${offset} to ${offset + bytes} of ${file.path}, which has ${file.bytes}`);
     }
-    return { bytes: await this.#fetchRange(file, offset, bytes, signal), verified: false };
+    const stored = this.isStored(shard) ? await this.#readRuns(shard, runs) : null;
+    for (const [i, { offset, bytes }] of runs.entries()) {
+      const found = stored?.[i];
+      yield found ? { bytes: found, verified: true } : { bytes: await this.#fetchRange(file, offset, bytes, signal), verified: false };
+    }
+  }
+
+  /**
+   * @param {number} shard
+   * @param {readonly { offset: number, bytes: number }[]} runs
+   * @returns {Promise<Uint8Array<ArrayBuffer>[] | null>} null when the shard is damaged, and is gone now
+   */
+  async #readRuns(shard, runs) {
+    try {
+      const stored = await this.openStored(shard);
+      try {
+        const found = runs.map(({ bytes }) => new Uint8Array(bytes));
+        for (const [i, target] of found.entries()) await stored.read(target, runs[i]?.offset ?? 0);
+        return found;
+      } finally {
+        stored.close();
+      }
+    } catch {
+      await this.drop(shard);
+      return null;
+    }
   }
 
   /**

@@ -2,121 +2,182 @@ import { WebGemmaError } from "./errors.js";
 import { QUOTE } from "./grammar.js";
 
 /**
- * Reads a call in Gemma's form, `call:NAME{key:VALUE,...}`, where VALUE is a text between quote tokens, a number, true, false,
- * null, [VALUE,...] or {key:VALUE,...}. The quote token is QUOTE here: no text of the model has that character.
+ * What was read of a call since the last time. name: in the piece that completes it. json: the next characters of its arguments.
  *
- * @param {string} written  what is between <|tool_call> and <tool_call|>
- * @returns {{ name: string, arguments: Record<string, unknown> }}
- * @throws {WebGemmaError} "malformed-tool-call" with what was written
+ * @typedef {{ name?: string, json: string }} CallPiece
+ *
+ * @typedef {"key" | "first-key" | "colon" | "value" | "first-value" | "next"} Expected  what may come next
  */
-export function parseCall(written) {
-  const head = /^\s*call:\s*([\w.-]+)\s*(?=\{)/.exec(written);
-  if (!head) throw malformed(written, "it does not begin with call:NAME{");
-  const reader = new Reader(written, head[0].length);
-  const values = reader.object();
-  reader.space();
-  if (!reader.atEnd) throw malformed(written, `more follows its arguments at ${reader.at}`);
-  return { name: /** @type {string} */ (head[1]), arguments: values };
-}
 
-class Reader {
-  #text;
-  at;
-
-  /**
-   * @param {string} text
-   * @param {number} at
-   */
-  constructor(text, at) {
-    this.#text = text;
-    this.at = at;
-  }
-
-  get atEnd() {
-    return this.at >= this.#text.length;
-  }
-
-  space() {
-    while (/\s/.test(this.#text[this.at] ?? "")) this.at++;
-  }
-
-  /** @returns {Record<string, unknown>} */
-  object() {
-    /** @type {[string, unknown][]} */
-    const entries = [];
-    this.#sequence("{", "}", () => {
-      const key = this.#key();
-      this.#expect(":");
-      entries.push([key, this.#value()]);
-    });
-    return Object.fromEntries(entries);
-  }
+/**
+ * Reads a call in Gemma's form while it is written, `call:NAME{key:VALUE,...}`, where VALUE is a text between quote tokens, a
+ * number, true, false, null, [VALUE,...] or {key:VALUE,...}; and says it in JSON. The quote token is QUOTE here: no text of the
+ * model has that character. What is in between (a number, a key) is said when it is complete, a text as it comes.
+ */
+export class CallReader {
+  #written = "";
+  /** Characters of `#written` that were read. */
+  #at = 0;
+  /** The closing brackets of what is open, the innermost last. @type {("}" | "]")[]} */
+  #open = [];
+  /** @type {"head" | "text" | "end" | Expected} */
+  #state = "head";
+  /** What follows the text that is being read. @type {"colon" | "next"} */
+  #after = "next";
+  #json = "";
 
   /**
-   * @param {string} open
-   * @param {string} close
-   * @param {() => void} item
+   * @param {string} text  what was written next between <|tool_call> and <tool_call|>
+   * @returns {CallPiece}
+   * @throws {WebGemmaError} "malformed-tool-call" with what was written so far
    */
-  #sequence(open, close, item) {
-    this.#expect(open);
-    this.space();
-    if (this.#take(close)) return;
-    do item();
-    while (this.#take(","));
-    this.#expect(close);
-  }
-
-  #key() {
-    this.space();
-    if (this.#text[this.at] === QUOTE) return this.#quoted();
-    const end = this.#text.indexOf(":", this.at);
-    const key = end < 0 ? "" : this.#text.slice(this.at, end).trim();
-    if (key === "" || /[{}[\],]/.test(key)) throw malformed(this.#text, `a key is missing at ${this.at}`);
-    this.at = end;
-    return key;
-  }
-
-  /** @returns {unknown} */
-  #value() {
-    this.space();
-    const next = this.#text[this.at];
-    if (next === QUOTE) return this.#quoted();
-    if (next === "{") return this.object();
-    if (next === "[") {
-      /** @type {unknown[]} */
-      const items = [];
-      this.#sequence("[", "]", () => items.push(this.#value()));
-      return items;
+  push(text) {
+    this.#written += text;
+    this.#json = "";
+    /** @type {string | undefined} */
+    let name;
+    if (this.#state === "head") {
+      name = this.#head();
+      if (name === undefined) return { json: "" };
     }
-    const bare = /^[^,\]}]*/.exec(this.#text.slice(this.at))?.[0] ?? "";
-    try {
-      const value = JSON.parse(bare);
-      this.at += bare.length;
-      return value;
-    } catch {
-      throw malformed(this.#text, `${JSON.stringify(bare.trim())} at ${this.at} is no value`);
+    while (this.#at < this.#written.length && this.#step());
+    return { ...(name === undefined ? {} : { name }), json: this.#json };
+  }
+
+  /** @throws {WebGemmaError} "malformed-tool-call" if the call is not complete */
+  end() {
+    if (this.#state === "head") this.fail("it does not begin with call:NAME{");
+    if (this.#state === "text") this.fail("a text does not end");
+    if (this.#state !== "end") this.fail(`${this.#open.at(-1)} is missing at ${this.#written.length}`);
+  }
+
+  /**
+   * @param {string} why
+   * @returns {never}
+   * @throws {WebGemmaError} "malformed-tool-call"
+   */
+  fail(why) {
+    throw malformed(this.#written, why);
+  }
+
+  /** @returns {string | undefined} the name, when the arguments begin */
+  #head() {
+    const brace = this.#written.indexOf("{");
+    if (brace < 0) return undefined;
+    const name = /^\s*call:\s*([\w.-]+)\s*$/.exec(this.#written.slice(0, brace))?.[1];
+    if (name === undefined) this.fail("it does not begin with call:NAME{");
+    this.#at = brace;
+    this.#begin("}");
+    return name;
+  }
+
+  /** @returns {boolean} whether something was read; else more has to be written first */
+  #step() {
+    if (this.#state === "text") return this.#text();
+    const character = /** @type {string} */ (this.#written[this.#at]);
+    if (/\s/.test(character)) return this.#skip();
+    switch (this.#state) {
+      case "first-key":
+      case "first-value":
+        if (character === this.#open.at(-1)) return this.#close();
+        return this.#state === "first-key" ? this.#key(character) : this.#value(character);
+      case "key":
+        return this.#key(character);
+      case "value":
+        return this.#value(character);
+      case "colon":
+        if (character !== ":") this.fail(`: is missing at ${this.#at}`);
+        return this.#say(":", "value");
+      case "next":
+        if (character === this.#open.at(-1)) return this.#close();
+        if (character !== ",") this.fail(`${this.#open.at(-1)} is missing at ${this.#at}`);
+        return this.#say(",", this.#open.at(-1) === "}" ? "key" : "value");
+      default:
+        return this.fail(`more follows its arguments at ${this.#at}`);
     }
   }
 
-  #quoted() {
-    const end = this.#text.indexOf(QUOTE, this.at + 1);
-    if (end < 0) throw malformed(this.#text, "a text does not end");
-    const text = this.#text.slice(this.at + 1, end);
-    this.at = end + 1;
-    return text;
+  #skip() {
+    this.#at += 1;
+    return true;
   }
 
-  /** @param {string} character */
-  #take(character) {
-    this.space();
-    if (this.#text[this.at] !== character) return false;
-    this.at++;
+  /**
+   * @param {string} json  of the one character at this place
+   * @param {Expected} next
+   */
+  #say(json, next) {
+    this.#json += json;
+    this.#state = next;
+    return this.#skip();
+  }
+
+  /** @param {"}" | "]"} bracket  that will close what begins */
+  #begin(bracket) {
+    this.#open.push(bracket);
+    return bracket === "}" ? this.#say("{", "first-key") : this.#say("[", "first-value");
+  }
+
+  #close() {
+    this.#say(/** @type {string} */ (this.#open.pop()), "next");
+    if (this.#open.length === 0) this.#state = "end";
     return true;
   }
 
   /** @param {string} character */
-  #expect(character) {
-    if (!this.#take(character)) throw malformed(this.#text, `${character} is missing at ${this.at}`);
+  #key(character) {
+    if (character === QUOTE) return this.#beginText("colon");
+    const end = this.#written.slice(this.#at).search(/[:{}[\],]/);
+    if (end < 0) return false;
+    const key = this.#written.slice(this.#at, this.#at + end).trim();
+    if (key === "" || this.#written[this.#at + end] !== ":") this.fail(`a key is missing at ${this.#at}`);
+    this.#json += JSON.stringify(key);
+    this.#at += end;
+    this.#state = "colon";
+    return true;
+  }
+
+  /** @param {string} character */
+  #value(character) {
+    if (character === QUOTE) return this.#beginText("next");
+    if (character === "{") return this.#begin("}");
+    if (character === "[") return this.#begin("]");
+    const end = this.#written.slice(this.#at).search(/[,\]}]/);
+    if (end < 0) return false;
+    const written = this.#written.slice(this.#at, this.#at + end).trim();
+    const bare = written === "None" ? "null" : written; // as released templates show it to the model
+    if (!isJson(bare)) this.fail(`${JSON.stringify(bare)} at ${this.#at} is no value`);
+    this.#json += bare;
+    this.#at += end;
+    this.#state = "next";
+    return true;
+  }
+
+  /** @param {"colon" | "next"} after */
+  #beginText(after) {
+    this.#json += '"';
+    this.#after = after;
+    this.#state = "text";
+    return this.#skip();
+  }
+
+  #text() {
+    const end = this.#written.indexOf(QUOTE, this.#at);
+    const text = this.#written.slice(this.#at, end < 0 ? undefined : end);
+    this.#json += JSON.stringify(text).slice(1, -1);
+    this.#at += text.length;
+    if (end >= 0) this.#say('"', this.#after);
+    return true;
+  }
+}
+
+/** @param {string} text */
+function isJson(text) {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -15,7 +15,8 @@ import { WebGemmaError, throwIfAborted } from "./errors.js";
  * @property {number} offset  in `buffer`, a multiple of 4
  */
 
-const SLOT_BYTES = 16 * 1024 * 1024;
+const SLOT_BYTES = 8 * 1024 * 1024;
+/** Twice as many, or twice as large, took longer to make than they saved. */
 const MAX_SLOTS = 8;
 // The numeric values of GPUBufferUsage.MAP_WRITE | COPY_SRC: the global is missing outside browsers.
 const STAGING_USAGE = 0x0002 | 0x0004;
@@ -40,7 +41,7 @@ export class Uploader {
    * @param {{ slotBytes?: number, budget?: number, expected?: number, signal?: AbortSignal }} [options] budget: bytes of all
    *   slots together (default 64 MiB); expected: bytes to upload in all, when that is known
    */
-  constructor(device, { slotBytes = SLOT_BYTES, budget = 4 * SLOT_BYTES, expected = Infinity, signal } = {}) {
+  constructor(device, { slotBytes = SLOT_BYTES, budget = MAX_SLOTS * SLOT_BYTES, expected = Infinity, signal } = {}) {
     this.#device = device;
     this.#slotBytes = Math.floor(Math.min(slotBytes, budget) / 4) * 4;
     this.#maxSlots = Math.min(MAX_SLOTS, Math.max(1, Math.floor(budget / this.#slotBytes)), Math.ceil(expected / this.#slotBytes));

@@ -101,7 +101,13 @@ test("tool calls: parsed, streamed, and answered in the same turn of the model",
   ]);
   const chunks = await collect(await completions.create({ ...request, stream: true }));
   const deltas = chunks.flatMap((chunk) => chunk.choices[0].delta.tool_calls ?? []);
-  assert.deepEqual(deltas.map(({ index, function: f }) => [index, f.arguments]), [[0, '{"city":"Rome"}'], [1, '{"city":"Oslo"}']]);
+  const begun = deltas.filter((delta) => delta.id);
+  assert.deepEqual(begun.map(({ index, type, function: f }) => [index, type, f.name, f.arguments]), [0, 1].map((i) => [i, "function", "get_weather", ""]));
+  for (const [i, city] of ["Rome", "Oslo"].entries()) {
+    const pieces = deltas.filter(({ index, id }) => index === i && !id).map((delta) => delta.function.arguments);
+    assert.equal(pieces.join(""), `{"city":"${city}"}`);
+    assert.ok(pieces.length > 3, "they come as they are written");
+  }
   const results = calls.map(({ id }, i) => ({ role: "tool", tool_call_id: id, content: JSON.stringify({ degrees: 20 - 10 * i }) }));
   const second = await completions.create({ ...request, messages: [...request.messages, choices[0].message, ...results] });
   assert.equal(second.choices[0].message.content, "It is warm.");
@@ -138,6 +144,35 @@ test("a response format holds whatever the model would say", async () => {
   assert.equal(typeof JSON.parse(choices[0].message.content).ok, "boolean");
 });
 
+test("tools beside a response format: an answer is calls, which keep to the schemas, or has the form", async () => {
+  const schema = { type: "object", properties: { ok: { type: "boolean" } }, required: ["ok"] };
+  const request = ask("x", { tools: [WEATHER], response_format: { type: "json_schema", json_schema: { schema } }, thinking: { enabled: true } });
+  // Whatever is allowed of what ends a text, a call and an answer: the grammar makes the rest.
+  const closing = Array(60).fill([control('<|"|>'), ...encode("}"), control("<tool_call|>"), END_OF_TURN]).flat();
+  const answerTo = async (ids, extra = {}) => {
+    const model = new FakeModel((kv) => [...(kv.at(-1) === control("<|channel>") ? thought("Hm").slice(1) : []), ...ids, ...closing]);
+    return (await completionsOver(model, { context: 500 }).create({ ...request, ...extra })).choices[0];
+  };
+  const formed = await answerTo(encode('{"no'));
+  assert.equal(typeof JSON.parse(formed.message.content).ok, "boolean");
+  assert.deepEqual([formed.finish_reason, formed.message.reasoning_content], ["stop", "Hm"]);
+  const called = await answerTo([control("<|tool_call>"), ...encode("call:no_such_tool{}")]);
+  assert.deepEqual([called.finish_reason, called.message.content], ["tool_calls", null]);
+  const [{ function: made }] = called.message.tool_calls;
+  assert.equal(made.name, "get_weather");
+  assert.equal(typeof JSON.parse(made.arguments).city, "string");
+  const must = await answerTo(encode("I say: "), { tool_choice: "required" });
+  assert.equal(must.message.tool_calls[0].function.name, "get_weather");
+});
+
+test("an answer that is cut within a call has what was written of it", async () => {
+  const model = new FakeModel(() => [...call("Rome"), TOOL_RESPONSE]);
+  const request = ask("Weather?", { tools: [WEATHER], max_tokens: call("Rome").length - 2 });
+  const { choices } = await completionsOver(model, { context: 400 }).create(request);
+  assert.equal(choices[0].finish_reason, "length");
+  assert.equal(choices[0].message.tool_calls[0].function.arguments, '{"city":"Rome"');
+});
+
 test("drop_oldest leaves out whole turns, tells which, keeps the system's message, and drops the same ones next time", async () => {
   const messages = [{ role: "system", content: "Be brief." }];
   for (let i = 0; i < 6; i++)
@@ -146,7 +181,12 @@ test("drop_oldest leaves out whole turns, tells which, keeps the system's messag
   const model = new FakeModel(says("ok"));
   const completions = completionsOver(model, { context: 128 });
   await assert.rejects(completions.create({ messages }), { code: "context-exceeded" });
+  const bare = completions.measure({ messages });
+  assert.deepEqual([bare.fits, bare.dropped_messages, bare.remaining_tokens], [false, undefined, 128 - bare.prompt_tokens]);
+  const measured = completions.measure({ messages, context_overflow: "drop_oldest" });
   const first = await completions.create({ messages, context_overflow: "drop_oldest" });
+  assert.equal(measured.prompt_tokens, first.usage.prompt_tokens);
+  assert.deepEqual([measured.dropped_messages, measured.fits], [first.dropped_messages, true]);
   const dropped = first.dropped_messages;
   assert.ok(dropped.length >= 2 && dropped.length % 2 === 0 && dropped[0] === 1);
   assert.ok(first.usage.prompt_tokens <= 96);
@@ -155,7 +195,9 @@ test("drop_oldest leaves out whole turns, tells which, keeps the system's messag
   const second = await completions.create({ messages: next, context_overflow: "drop_oldest", stream: true });
   const [chunk] = await collect(second);
   assert.deepEqual(chunk.dropped_messages, dropped);
-  await assert.rejects(completions.create({ ...ask("word ".repeat(300)), context_overflow: "drop_oldest" }), { code: "context-exceeded" });
+  const hopeless = { ...ask("word ".repeat(300)), context_overflow: "drop_oldest" };
+  await assert.rejects(completions.create(hopeless), { code: "context-exceeded" });
+  assert.equal(completions.measure(hopeless).fits, false);
 });
 
 test("measure tells what a conversation takes, tools included", () => {

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { readFileSync } from "node:fs";
 
 import { ChatTemplate } from "../../static/engine/chat_template.js";
-import { checkMessages } from "../../static/engine/request_messages.js";
+import { checkMessages, checkTools } from "../../static/engine/request_messages.js";
 import { demoTemplate, tokenizer } from "./helpers.mjs";
 
 const identity = (text) => text;
@@ -50,11 +50,20 @@ test("a template that does not parse is a manifest error; one that refuses is a 
   });
 });
 
-for (const { name, messages, tools, thinking, rendered } of JSON.parse(readFileSync(new URL("../goldens/template.json", import.meta.url), "utf8"))) {
+const golden = (name) => readFileSync(new URL(`../goldens/${name}`, import.meta.url), "utf8");
+const features = new ChatTemplate(golden("features.jinja"), { bosToken: "<bos>", guard: identity });
+for (const { name, messages, tools, thinking, rendered } of JSON.parse(golden("template.json"))) {
   test(`as transformers renders it: ${name}`, () => {
-    assert.equal(demo.render(checkMessages(messages), { tools, thinking }), rendered);
+    for (const [template, text] of [[demo, rendered.demo], [features, rendered.features]])
+      assert.equal(template.render(checkMessages(messages), { tools: checkTools(tools), thinking }), text);
   });
 }
+
+test("a system message in parts is one text to every template", () => {
+  const content = [{ type: "text", text: "Be " }, { type: "text", text: "brief." }];
+  const messages = checkMessages([{ role: "system", content }, { role: "user", content: "Hi" }]);
+  for (const template of [demo, features]) assert.match(template.render(messages), /<\|turn>system\nBe brief\.<turn\|>/);
+});
 
 test("control tokens in a tool's declaration, arguments and result are text", () => {
   const guarded = new ChatTemplate(demoTemplate, { bosToken: "<bos>", guard: tokenizer.guard });

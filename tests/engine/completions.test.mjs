@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Lock } from "../../static/engine/lock.js";
+import { uniforms } from "../../static/engine/random.js";
 import { StopScanner } from "../../static/engine/stop_strings.js";
 import { END_OF_TURN, FakeModel, collect, completionsOver, says, tokenizer } from "./helpers.mjs";
 
@@ -99,6 +100,29 @@ test("the stop scanner finds the same as a search in the whole text, however it 
       assert.ok(stops.every((stop) => !out.includes(stop)));
       assert.equal(scanner.stopped, ends.length > 0);
     }
+  }
+});
+
+test("stop strings are found wherever an answer is cut, as often as numbers can be thrown", () => {
+  const random = uniforms(23);
+  const letters = (most) => Array.from({ length: 1 + Math.floor(random() * most) }, () => "abé😀"[Math.floor(random() * 5)] ?? "a").join("");
+  for (let round = 0; round < 2000; round++) {
+    const stops = Array.from({ length: 1 + Math.floor(random() * 3) }, () => letters(4));
+    const text = letters(40);
+    const scanner = new StopScanner(stops);
+    let out = "";
+    for (let at = 0; at < text.length && !scanner.stopped;) {
+      const to = Math.min(text.length, at + 1 + Math.floor(random() * 7));
+      out += scanner.push(text.slice(at, to));
+      assert.ok(text.startsWith(out), "what was given out is never taken back");
+      at = to;
+    }
+    out += scanner.flush();
+    const found = stops.map((stop) => text.indexOf(stop)).filter((at) => at >= 0);
+    assert.equal(scanner.stopped, found.length > 0, `${stops} in ${text}`);
+    assert.ok(stops.every((stop) => !out.includes(stop)));
+    if (found.length === 0) assert.equal(out, text);
+    else assert.ok(stops.some((stop) => text.startsWith(stop, out.length)), `${stops} in ${text}: ${out}`);
   }
 });
 

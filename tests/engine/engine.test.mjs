@@ -51,12 +51,12 @@ function world({ reply = says("Hello there!"), faults, requestDevice, createMode
 
 const ask = (extra = {}) => ({ messages: [{ role: "user", content: "Hi" }], ...extra });
 
-test("loading: stages in order, weights before record, then it answers", async () => {
+test("loading: stages in order, buffers and kernels prepared while weights arrive, then it answers", async () => {
   const { load, order, model, manifest } = world();
   const stages = [];
   const engine = await load({ onProgress: ({ stage }) => stages.at(-1) !== stage && stages.push(stage) });
   assert.deepEqual(stages, ["manifest", "adapter", "download", "upload", "compile", "ready"]);
-  assert.deepEqual(order, ["device", "create f32 64 16", "record 2"]);
+  assert.deepEqual(order, ["device", "create f32 64 16", "record 0"]);
   assert.deepEqual(engine.manifest, manifest);
   const answer = await engine.chat.completions.create(ask());
   assert.equal(answer.choices[0].message.content, "Hello there!");
@@ -83,6 +83,25 @@ test("the build and the context can be asked for", async () => {
   await engine.dispose();
   await assert.rejects(world().load({ context: 4096 }), { code: "bad-request", message: /4096.*2048/ });
   await assert.rejects(world().load({ build: "f64" }), { code: "bad-request", message: /f64.*f32/ });
+});
+
+test("copies of the caches stay within the bytes that were asked for, the least recently used going first", async () => {
+  const words = (letter) => ask({ messages: [{ role: "user", content: `${letter} `.repeat(80) }], max_tokens: 1 });
+  const copyBytes = { rings: 100, position: 0 };
+  /** What is reused of each of these conversations, asked one after the other. */
+  const reused = async (cacheBytes, letters) => {
+    const { load, model } = world();
+    model.copyBytes = copyBytes;
+    const engine = await load({ context: 512, cacheBytes });
+    const found = [];
+    for (const letter of letters) found.push((await engine.chat.completions.create(words(letter))).usage.cached_tokens > 64);
+    await engine.dispose();
+    return found;
+  };
+  assert.deepEqual(await reused(undefined, "abcabc"), [false, false, false, true, true, true]);
+  assert.deepEqual(await reused(100, "abacab"), [false, false, true, false, true, false], "room for one: b was left before a");
+  assert.deepEqual(await reused(0, "aba"), [false, false, false]);
+  await assert.rejects(world().load({ cacheBytes: -1 }), { code: "bad-request", message: /cacheBytes is -1/ });
 });
 
 test("errors keep their code, message and hint across the worker", async () => {

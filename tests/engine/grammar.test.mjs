@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 import { QUOTE } from "../../static/engine/grammar.js";
 import { callGrammar } from "../../static/engine/tool_grammar.js";
-import { parseCall } from "../../static/engine/tool_calls.js";
+import { CallReader } from "../../static/engine/tool_calls.js";
 import { AnswerParser } from "../../static/engine/answer_parser.js";
 import { uniforms } from "../../static/engine/random.js";
 import { grammarsOf, tokenizer } from "./helpers.mjs";
@@ -151,10 +151,9 @@ test("calls under the tools' grammar are read back, at temperature 2 too, and ha
     const ids = await draw(constraint, 2, seed);
     assert.ok(ids, "it ends");
     const parser = new AnswerParser(tokenizer);
-    const calls = ids.flatMap((id) => parser.push(id));
+    const calls = callsOf(ids.flatMap((id) => parser.push(id)));
     assert.ok(calls.length >= 1 && (parallel || calls.length === 1));
-    for (const { type, name, arguments: values } of calls) {
-      assert.equal(type, "call");
+    for (const { name, values } of calls) {
       seen.add(name);
       if (name === "stop") assert.deepEqual(values, {});
       else {
@@ -168,12 +167,49 @@ test("calls under the tools' grammar are read back, at temperature 2 too, and ha
   assert.deepEqual([...seen].sort(), ["get_weather", "stop"]);
 });
 
-test("a call in Gemma's form, with texts that look like the form itself", () => {
-  const written = `call:f{a:${QUOTE}x,}]{"y":${QUOTE},n:-3.5e2,b:true,z:null,l:[1,[],{}],o:{k:${QUOTE}${QUOTE}}}`;
-  assert.deepEqual(parseCall(written), {
-    name: "f",
-    arguments: { a: 'x,}]{"y":', n: -350, b: true, z: null, l: [1, [], {}], o: { k: "" } },
-  });
-  for (const wrong of ["f{}", "call:f", "call:f{", "call:f{a}", "call:f{a:}", `call:f{a:${QUOTE}x}`, "call:f{a:1}x", "call:f{a:1,}", "call:f{a:b}"])
-    assert.throws(() => parseCall(wrong), { code: "malformed-tool-call" }, wrong);
+/** Parts of an answer that is nothing but calls. */
+function callsOf(parts) {
+  const calls = [];
+  for (const { type, name, text } of parts) {
+    if (type === "call") calls.push({ name, json: "" });
+    else if (type === "arguments") calls.at(-1).json += text;
+    else assert.equal(type, "call-end");
+  }
+  return calls.map(({ name, json }) => ({ name, values: JSON.parse(json) }));
+}
+
+/** A call read in pieces: [its name, its arguments as JSON]. */
+function read(pieces) {
+  const reader = new CallReader();
+  let [name, json] = ["", ""];
+  for (const piece of pieces) {
+    const found = reader.push(piece);
+    name ||= found.name ?? "";
+    json += found.json;
+  }
+  reader.end();
+  return [name, json];
+}
+
+test("a call in Gemma's form, with texts that look like the form itself, however it is cut", () => {
+  const written = `call:f{a:${QUOTE}x,}]{"y":\n😀${QUOTE}, n : -3.5e2,b:true,${QUOTE}a:b${QUOTE}:null,p:None, l:[1,[], {}],o:{k:${QUOTE}${QUOTE}}} `;
+  const whole = read([written]);
+  assert.deepEqual([whole[0], JSON.parse(whole[1])], ["f", { a: 'x,}]{"y":\n😀', n: -350, b: true, "a:b": null, p: null, l: [1, [], {}], o: { k: "" } }]);
+  const random = uniforms(17);
+  for (let cut = 0; cut < 200; cut++) {
+    const pieces = [...written].reduce((list, c) => (random() < 0.3 ? [...list, c] : [...list.slice(0, -1), (list.at(-1) ?? "") + c]), []);
+    assert.deepEqual(read(pieces), whole);
+  }
+});
+
+test("the arguments are said as they are written", () => {
+  const reader = new CallReader();
+  const said = ["call:", "f{ci", "ty:", QUOTE, "New", ' "York', QUOTE, ",n:1", "2", "}"].map((piece) => reader.push(piece));
+  assert.deepEqual(said.map(({ json }) => json), ["", "{", '"city":', '"', "New", ' \\"York', '"', ',"n":', "", "12}"]);
+  assert.deepEqual(said.map(({ name }) => name), [undefined, "f", ...Array(8).fill(undefined)]);
+});
+
+test("what is no call is refused with what was written", () => {
+  const wrong = ["f{}", "call:f", "call:f{", "call:f{a}", "call:f{a:}", `call:f{a:${QUOTE}x}`, "call:f{a:1}x", "call:f{a:1,}", "call:f{a:b}", "call:f{a:[1}}", "call:f{a:[1,]}"];
+  for (const written of wrong) assert.throws(() => read([...written]), { code: "malformed-tool-call", message: /It wrote: / }, written);
 });

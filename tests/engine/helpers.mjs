@@ -222,6 +222,7 @@ export class FakeModel {
   async record() {
     this.recorded = true;
   }
+  async compileRest() {}
   async prefill(ids, position) {
     if (position > this.kv.length) throw new Error(`hole at ${this.kv.length}`);
     this.calls.push({ prefill: ids.length, position });

@@ -77,9 +77,11 @@ function world() {
     device: { queue: { writeBuffer: ({ tensor }, offset, bytes) => write(tensor, offset, bytes) } },
     bufferOf: (tensor) => ({ buffer: { tensor }, bytes: 400 }),
     source: {
-      range: async (shard, offset, bytes) => {
-        ranges.push({ shard, offset, bytes });
-        return { bytes: contents[shard].slice(offset, offset + bytes), verified: false };
+      async *ranges(shard, runs) {
+        for (const { offset, bytes } of runs) {
+          ranges.push({ shard, offset, bytes });
+          yield { bytes: contents[shard].slice(offset, offset + bytes), verified: false };
+        }
       },
     },
     loading: { done: done.promise, shards: ([shard]) => arrivals[shard].promise, giveWay },

@@ -1,4 +1,4 @@
-"""Writes template.json: what transformers' apply_chat_template makes of the demo model's template.
+"""Writes template.json: what transformers' apply_chat_template makes of the demo's template and of features.jinja.
 
     python -m tests.goldens.make_template_goldens
 
@@ -99,21 +99,24 @@ def main() -> None:
     """Writes the file."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    source = (DEMO_FOLDER / "chat_template.jinja").read_text("utf-8")
+    here = Path(__file__).parent
+    templates = {"demo": DEMO_FOLDER / "chat_template.jinja", "features": here / "features.jinja"}
     cases = []
     for name, (messages, native, tools, thinking) in CASES.items():
         options: dict[str, Any] = {"enable_thinking": True} if thinking else {}
-        rendered, _ = render_jinja_template(
-            conversations=[native or messages],
-            tools=[WEATHER] if tools else None,
-            chat_template=source,
-            add_generation_prompt=True,
-            bos_token="<bos>",
-            **options,
-        )
+        rendered = {}
+        for template, path in templates.items():
+            (rendered[template],), _ = render_jinja_template(
+                conversations=[native or messages],
+                tools=[WEATHER] if tools else None,
+                chat_template=path.read_text("utf-8"),
+                add_generation_prompt=True,
+                bos_token="<bos>",
+                **options,
+            )
         request = {"messages": messages, "tools": [WEATHER] if tools else [], "thinking": thinking}
-        cases.append({"name": name, **request, "rendered": rendered[0]})
-    out = Path(__file__).parent / "template.json"
+        cases.append({"name": name, **request, "rendered": rendered})
+    out = here / "template.json"
     out.write_text(json.dumps(cases, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 

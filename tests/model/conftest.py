@@ -24,6 +24,7 @@ from build_wasm.tensors import ArraySource
 from build_wasm.weights import artifact_weights
 from tests import tiny
 from tests.serving import serving
+from tests.shared import made_once
 
 CONTEXT = 2048
 SHORT_CHUNKS = (16, 32)  # rings of 64 positions instead of 576, so that short prompts wrap them several times
@@ -79,7 +80,7 @@ class TinyModel:
 
 
 class TinyModels:
-    """Builds each tiny model when it is first asked for, with its f32 build only."""
+    """Builds each tiny model when it is first asked for, by any worker, with its f32 build only."""
 
     def __init__(self, page: Page, folder: Path, home: Path, address: str) -> None:
         self.page = page
@@ -116,20 +117,23 @@ class TinyModels:
     def _build(self, name: str, shape: str, quantization: Quantization, scaled: Mapping[str, float]) -> TinyModel:
         arrays = tiny.weights(shape)
         arrays |= {tensor: arrays[tensor] * np.float32(factor) for tensor, factor in scaled.items()}
-        checkpoint = Checkpoint(tiny.write(self.folder / "checkpoints" / name, shape, arrays=arrays))
-        located = Located(checkpoint, Source(model=name), name)
+        folder, models = self.folder / "checkpoints" / name, self.folder / "models"
+
+        def build() -> None:
+            located = Located(Checkpoint(tiny.write(folder, shape, arrays=arrays)), Source(model=name), name)
+            artifact.build_artifact(located, models, name=name, compile_model=compile_model, quantization=quantization)
+
         with patch.object(artifact, "BUILDS", ("f32",)):  # the f16 build runs in no software adapter
-            artifact.build_artifact(
-                located, self.folder / "models", name=name, compile_model=compile_model, quantization=quantization
-            )
-        weights = artifact_weights(checkpoint.config, quantization, ArraySource(arrays))
-        return TinyModel(self.page, name, checkpoint.config, weights)
+            made_once(folder, build)
+        config = Checkpoint(folder).config
+        return TinyModel(self.page, name, config, artifact_weights(config, quantization, ArraySource(arrays)))
 
 
 @pytest.fixture(scope="session")
-def tiny_models(browser: Browser, tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[TinyModels]:
+def tiny_models(browser: Browser, shared: Path, home: Path) -> Iterator[TinyModels]:
     """Tiny models in a page of Chromium."""
-    folder = tmp_path_factory.mktemp("tiny")
+    folder = shared / "tiny"
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     with serving({"/models/": folder / "models"}) as address:
         page = browser.new_page()
         errors: list[str] = []
