@@ -201,7 +201,7 @@ def test_a_token_of_a_long_answer_costs_what_a_token_of_a_short_one_does(fresh: 
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        ("one list", "".join(f"{n}. Item {n} with *some* words and `code`\n" for n in range(1, 250))),
+        ("one list", "".join(f"{n}. Item {n} with *some* words and `code`\n" for n in range(1, 110))),
         (
             "one block of code",
             "```python\n" + "".join(f"value_{n} = function({n})  # comment\n" for n in range(250)) + "```\n",
