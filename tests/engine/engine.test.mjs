@@ -272,6 +272,19 @@ test("a build that computes wrongly gives way to the f32 build, unless it was as
   await assert.rejects((await loadRefusing(refuse, { build: "f16" }, change)).loading, { code: "wrong-results" });
 });
 
+test("a model whose logits are not the golden ones is refused, and freed", async () => {
+  const golden = { prompt: [2, 105, 107], tokens: [3, 4], logits: [1, 0], tolerance: { f32: 0.01 } }; // as FakeModel has them
+  const { load, model } = world({ change: (manifest) => (manifest.golden = golden) });
+  const stages = new Set();
+  const engine = await load({ onProgress: ({ stage }) => stages.add(stage) });
+  assert.ok(stages.has("selftest"));
+  assert.deepEqual(model.kv, golden.prompt);
+  await engine.dispose();
+  const other = world({ change: (manifest) => (manifest.golden = { ...golden, logits: [0, 1] }) });
+  await assert.rejects(other.load(), { code: "wrong-results", message: /computes this model wrongly/ });
+  assert.ok(other.model.disposed && other.device.destroyed);
+});
+
 test("what the model takes on the GPU is told before it is loaded", async () => {
   const { loading, events } = await loadRefusing(() => {}, {});
   const engine = await loading;

@@ -1,6 +1,7 @@
 // A compiled model in a page, without a worker around it: what the tests of model.js call.
 import { countCreations } from "/static/bench/allocations.js";
 import { download } from "/static/engine/download.js";
+import { checkGolden } from "/static/engine/golden.js";
 import { requestDevice } from "/static/engine/gpu.js";
 import { loadWeights } from "/static/engine/loader.js";
 import { fileAt, shardsOf } from "/static/engine/manifest.js";
@@ -61,6 +62,19 @@ export async function generate(model, ids, maxTokens, take = maxTokens, position
     if (taken.length === take) break;
   }
   return taken;
+}
+
+/** The error that the check of the golden logits ends with: with `change` to them, and while the tensor `wiped` is zeros. */
+export async function goldenError(model, path, change, wiped) {
+  const url = new URL(path, location.href).href;
+  const manifest = await fetchManifest(url, fetch);
+  const device = devices.get(model);
+  const bufferOf = (name) => model.tensorBuffer(name);
+  if (wiped) device.queue.writeBuffer(bufferOf(wiped).buffer, 0, new Uint8Array(bufferOf(wiped).bytes));
+  const found = { ...manifest.golden, ...change };
+  const error = await checkGolden(model, found, found.tolerance.f32).then(() => null, ({ code, message }) => ({ code, message }));
+  if (wiped) await loadWeights({ baseUrl: url, fetch, manifest, device, bufferOf });
+  return error;
 }
 
 /**
