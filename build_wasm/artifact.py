@@ -89,18 +89,18 @@ def build_artifact(
         layout = Layout(tensors)
         write_weights(jobs, layout, checkpoint, folder, report, threads)
         shards = []
+        steps = layout.shard_count + 1
         for i in range(layout.shard_count):
-            report(Event("files", i, layout.shard_count, "Hashing the shards"))
+            report(Event("files", i, steps, "Hashing the shards"))
             shards.append(_add_file(folder / _shard_name(i), "shard"))
-        report(Event("files", layout.shard_count, layout.shard_count, "Hashed the shards"))
+        report(Event("files", steps - 1, steps, "Computing logits that the page will check the GPU by"))
         tokenizer = folder / "tokenizer.json"
         tokenizer.write_bytes(chat.tokenizer)
         files.append(_add_file(tokenizer, "tokenizer"))
-        report(Event("files", 0, 0, "Computing what the page will check the GPU by"))
         paths = [folder / shard.path for shard in shards]
         golden = golden_logits(config, quantization, layout.infos(), paths, chat.tokenizer, chat.bos_id)
-        if golden is None:
-            report(Event("files", 1, 1, "The page can check no logits: these weights' depend on rounding"))
+        done = "Done" if golden else "No logits to check by: with these weights rounding decides them"
+        report(Event("files", steps, steps, done))
         source = located.source.model_copy(update={"files": inputs.result()})
         manifest = _manifest(
             located, source, name, quantization, context, built_by, chat, builds, shards + files, layout, golden
