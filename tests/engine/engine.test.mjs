@@ -5,9 +5,10 @@ import { MessageChannel } from "node:worker_threads";
 import { Engine, WebGemmaError } from "../../static/engine/engine.js";
 import { EngineHost } from "../../static/engine/host.js";
 import { BASE, FakeDevice, FakeModel, collect, says, serve, smallArtifact } from "./helpers.mjs";
+import { FakeStorage } from "./opfs.mjs";
 
 /** The page and its worker, joined by a real message channel: everything is cloned as between threads. */
-function world({ reply = says("Hello there!"), faults, requestDevice, createModel, change = () => {} } = {}) {
+function world({ reply = says("Hello there!"), faults, requestDevice, createModel, change = () => {}, quietMs } = {}) {
   const { manifest, files } = smallArtifact();
   change(manifest);
   files.set("manifest.json", new TextEncoder().encode(JSON.stringify(manifest)));
@@ -16,6 +17,7 @@ function world({ reply = says("Hello there!"), faults, requestDevice, createMode
   const order = [];
   const { port1, port2 } = new MessageChannel();
   const host = new EngineHost({
+    quietMs,
     post: (message, transfer = []) => port2.postMessage(message, transfer),
     fetch: serve(files, faults).fetch,
     requestDevice:
@@ -283,6 +285,30 @@ test("a model whose logits are not the golden ones is refused, and freed", async
   const other = world({ change: (manifest) => (manifest.golden = { ...golden, logits: [0, 1] }) });
   await assert.rejects(other.load(), { code: "wrong-results", message: /computes this model wrongly/ });
   assert.ok(other.model.disposed && other.device.destroyed);
+});
+
+test("a shard that the disk damaged is found while nothing is asked, downloaded again, and told of", async (t) => {
+  const disk = new FakeStorage();
+  const globals = { navigator: { storage: disk }, FileSystemFileHandle: class { createSyncAccessHandle() {} } };
+  for (const [name, value] of Object.entries(globals)) {
+    const before = Object.getOwnPropertyDescriptor(globalThis, name) ?? { value: undefined, configurable: true, writable: true };
+    Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+    t.after(() => Object.defineProperty(globalThis, name, before));
+  }
+  const visit = async () => {
+    const events = [];
+    const requested = [];
+    const { load } = world({ quietMs: 5, faults: (path) => void requested.push(path) });
+    const engine = await load({ onEvent: ({ type }) => events.push(type) });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await engine.dispose();
+    return { damaged: events.includes("damaged"), shards: requested.filter((path) => path.endsWith(".bin")) };
+  };
+  assert.deepEqual(await visit(), { damaged: false, shards: ["a.bin", "b.bin"] });
+  assert.deepEqual(await visit(), { damaged: false, shards: [] });
+  disk.files.get(smallArtifact().manifest.files[1].sha256).bytes[7] ^= 1;
+  assert.deepEqual(await visit(), { damaged: true, shards: ["b.bin"] });
+  assert.deepEqual(await visit(), { damaged: false, shards: [] });
 });
 
 test("what the model takes on the GPU is told before it is loaded", async () => {
