@@ -8,30 +8,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, expect
 
 from e2e.chat_page import ChatPage
 
 WORKER = Path(__file__).with_name("fake_worker.js")
+# Without these the page may not start it.
+HEADERS = {"Cross-Origin-Embedder-Policy": "require-corp", "Cross-Origin-Resource-Policy": "same-origin"}
 ALL = "one two three four five six"
 KILL = "() => new BroadcastChannel('fake-worker').postMessage('die')"
 # A worker holds a lock for as long as it lives.
 ENGINES = """async () => (await navigator.locks.query()).held.filter(
   ({ name }) => name.startsWith("webgemma-worker-")).length"""
-
-
-def _scripted(route: Route) -> None:
-    """With the server's own headers: without them the page may not start it."""
-    route.fulfill(response=route.fetch(), body=WORKER.read_text("utf-8"))
-
-
-def _built(route: Route) -> None:
-    """What the server says of its models, but that they are built."""
-    listing = route.fetch().json()
-    listing["models"] = [{**model, "state": "ready", "title": "The demo model"} for model in listing["models"]]
-    route.fulfill(content_type="application/json", body=json.dumps(listing))
 
 
 @pytest.fixture
@@ -40,8 +32,12 @@ def chat(browser: Browser, bare_address: str) -> Iterator[ChatPage]:
     context = browser.new_context(service_workers="block")
     page = context.new_page()
     page.on("console", lambda message: print(f"console {message.type}: {message.text}"))
-    context.route("**/engine/worker.js", _scripted)
-    context.route("**/api/models", _built)
+    with urlopen(f"{bare_address}api/models") as response:
+        listing = json.load(response)
+    listing["models"] = [{**model, "state": "ready", "title": "The demo model"} for model in listing["models"]]
+    worker: dict[str, Any] = {"body": WORKER.read_text("utf-8"), "content_type": "text/javascript", "headers": HEADERS}
+    context.route("**/engine/worker.js", lambda route: route.fulfill(**worker))
+    context.route("**/api/models", lambda route: route.fulfill(json=listing))
     chat = ChatPage(page, bare_address)
     chat.open()
     chat.wait_until_ready()
@@ -125,7 +121,7 @@ def test_a_worker_that_dies_in_an_answer_is_told_and_retry_brings_another(chat: 
     assert engines(chat.page) == 0
     expect(chat.questions).to_have_count(2)
     chat.retry.click()
-    assert chat.wait_for_answer().text == ALL
+    expect(chat.answers.last).to_have_text(ALL)
     expect(chat.answers).to_have_count(2)
     assert engines(chat.page) == 1
 
@@ -135,5 +131,5 @@ def test_a_worker_that_died_between_answers_is_replaced_by_retry(chat: ChatPage)
     chat.page.wait_for_function(f"async () => (await ({ENGINES})()) === 0")
     assert chat.ask("Count").state == "error"
     chat.retry.click()
-    assert chat.wait_for_answer().text == ALL
+    expect(chat.answers.last).to_have_text(ALL)
     assert engines(chat.page) == 1
