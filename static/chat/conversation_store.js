@@ -44,10 +44,13 @@ export class ConversationStore {
    * @param {Store} store
    */
   follow(store) {
-    store.subscribe(({ turns }, previous) => {
-      if (turns === previous.turns) return;
-      this.#changed = turns;
-      this.#timer ??= setTimeout(() => void this.flush(), WRITE_AFTER_MS);
+    store.subscribe(({ turns, answering }, previous) => {
+      if (turns !== previous.turns) {
+        this.#changed = turns;
+        this.#timer ??= setTimeout(() => void this.flush(), WRITE_AFTER_MS);
+      }
+      // A page that is left now may have no time to say that the answer is whole.
+      if (previous.answering && !answering) void this.flush();
     });
   }
 
