@@ -39,7 +39,7 @@ export async function rehashSome({ store, source, manifest, url, idle, signal, c
       await source.fetchShard(index, { signal }).catch(() => {});
       source.close();
     }
-    await writeCursor(store, url, (index + 1) % shards.length);
+    await writeCursor(store, url, (index + 1) % shards.length).catch(() => {}); // a full disk: the next visit looks at the same
   }
   return found;
 }
