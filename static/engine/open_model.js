@@ -119,12 +119,12 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
     const arrived = weights.then(() => onStage("compile", "Preparing the GPU programs"));
     await watch.guard(Promise.all([arrived, recorded]));
     throwIfAborted(signal);
-    void created.compileRest();
     const opened = { watch, build, adapter: describe(adapterInfo) };
     const check = goldenCheck(manifest, build, context);
     if (check) onStage("selftest", "Checking what the GPU computes");
     if (later.length === 0) {
       await watch.guard(check?.(created) ?? Promise.resolve());
+      void created.compileRest();
       return { ...opened, model };
     }
     onEvent(partialEvent(manifest, first));
@@ -137,6 +137,7 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
     };
     const partial = new PartialModel({ model, manifest, device, bufferOf, source, loading, stop, ...told });
     await watch.guard(check?.(partial, loading.done) ?? Promise.resolve());
+    void created.compileRest();
     return { ...opened, model: partial };
   } catch (thrown) {
     stop.abort();
