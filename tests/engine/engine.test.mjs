@@ -196,6 +196,21 @@ test("aborting the loading ends the worker", async () => {
   late.worker.terminate();
 });
 
+test("an abort in any stage of loading ends it at once, and the next load is whole", async () => {
+  const golden = { prompt: [2, 105, 107], tokens: [3, 4], logits: [1, 0], tolerance: { f32: 0.01 } };
+  for (const stage of ["manifest", "adapter", "download", "upload", "compile", "selftest"]) {
+    const { load, worker } = world({ change: (manifest) => (manifest.golden = golden) });
+    const stop = new AbortController();
+    const onProgress = (progress) => progress.stage === stage && stop.abort();
+    await assert.rejects(load({ signal: stop.signal, onProgress }), { code: "aborted" }, stage);
+    assert.ok(worker.terminated, stage);
+  }
+  const { load } = world({ change: (manifest) => (manifest.golden = golden) });
+  const engine = await load();
+  assert.equal((await engine.chat.completions.create(ask())).choices[0].message.content, "Hello there!");
+  await engine.dispose();
+});
+
 test("a worker that dies fails everything under way with one typed error", async () => {
   const { load, die } = world({ reply: endless });
   const engine = await load({ context: 2048 });
