@@ -15,6 +15,7 @@ from build_wasm.chat_files import ChatFiles, read_chat_files
 from build_wasm.config import TextConfig
 from build_wasm.errors import BuildError
 from build_wasm.fingerprint import compiler_fingerprint, package_version
+from build_wasm.golden import golden_logits
 from build_wasm.hub import Located
 from build_wasm.manifest import (
     SCHEMA_VERSION,
@@ -22,6 +23,7 @@ from build_wasm.manifest import (
     BuildName,
     Context,
     FileInfo,
+    Golden,
     InputFile,
     Manifest,
     Piece,
@@ -87,16 +89,21 @@ def build_artifact(
         layout = Layout(tensors)
         write_weights(jobs, layout, checkpoint, folder, report, threads)
         shards = []
+        steps = layout.shard_count + 1
         for i in range(layout.shard_count):
-            report(Event("files", i, layout.shard_count, "Hashing the shards"))
+            report(Event("files", i, steps, "Hashing the shards"))
             shards.append(_add_file(folder / _shard_name(i), "shard"))
-        report(Event("files", layout.shard_count, layout.shard_count, "Hashed the shards"))
+        report(Event("files", steps - 1, steps, "Computing logits that the page will check the GPU by"))
         tokenizer = folder / "tokenizer.json"
         tokenizer.write_bytes(chat.tokenizer)
         files.append(_add_file(tokenizer, "tokenizer"))
+        paths = [folder / shard.path for shard in shards]
+        golden = golden_logits(config, quantization, layout.infos(), paths, chat.tokenizer, chat.bos_id)
+        done = "Done" if golden else "No logits to check by: with these weights rounding decides them"
+        report(Event("files", steps, steps, done))
         source = located.source.model_copy(update={"files": inputs.result()})
         manifest = _manifest(
-            located, source, name, quantization, context, built_by, chat, builds, shards + files, layout
+            located, source, name, quantization, context, built_by, chat, builds, shards + files, layout, golden
         )
         _write_manifest(folder, manifest)
     return Built(models_dir / name, manifest)
@@ -122,11 +129,17 @@ def refresh_artifact(
         kept = [file for file in before.files if file.role != "wasm"]
         for file in kept:
             take(old / file.path, folder / file.path)
+        golden = before.golden
+        if golden is None:  # made by a version that had none
+            paths = [folder / file.path for file in kept if file.role == "shard"]
+            tokenizer = (folder / before.tokenizer).read_bytes()
+            golden = golden_logits(config, quantization, before.tensors, paths, tokenizer, before.bos_id)
         manifest = before.model_copy(
             update={
                 "builds": builds,
                 "files": [f for f in kept if f.role == "shard"] + files + [f for f in kept if f.role != "shard"],
                 "versions": _versions(),
+                "golden": golden,
             }
         )
         _write_manifest(folder, manifest)
@@ -212,6 +225,7 @@ def _manifest(
     builds: dict[BuildName, BuildInfo],
     files: list[FileInfo],
     layout: Layout,
+    golden: Golden | None,
 ) -> Manifest:
     config = located.checkpoint.config
     maximum = config.max_position_embeddings
@@ -234,6 +248,7 @@ def _manifest(
         bos_id=chat.bos_id,
         stop_ids=list(chat.stop_ids),
         sampling=chat.sampling,
+        golden=golden,
     )
 
 

@@ -156,6 +156,18 @@ class TensorInfo(Strict):
     pieces: list[Piece]
 
 
+class Golden(Strict):
+    """What the model must compute: the logits of `tokens` after `prompt`; see build_wasm/golden.py.
+
+    tolerance: how far a logit may be off, by build; a build that is not in it cannot be checked by them.
+    """
+
+    prompt: Annotated[list[Count], Field(min_length=1)]
+    tokens: list[Count]
+    logits: list[Annotated[float, Field(allow_inf_nan=False)]]
+    tolerance: dict[BuildName, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+
+
 class Sampling(Strict):
     """Defaults for sampling, from generation_config.json."""
 
@@ -185,6 +197,7 @@ class Manifest(Strict):
     bos_id: Count
     stop_ids: list[Count]
     sampling: Sampling
+    golden: Golden | None = None
 
     def total_bytes(self) -> int:
         """Size of every file listed."""

@@ -79,31 +79,32 @@ def forward(
     for i in range(L):
         s = config.layer(i)
         layer = f"layers.{i}."
-        w = {name.removeprefix(layer): x for name, x in weights.items() if name.startswith(layer)}
         cos = np.cos(rope[i]).astype(np.float32)[:, None]
         sin = np.sin(rope[i]).astype(np.float32)[:, None]
 
-        x: Array = rms(h, w["input_layernorm.weight"], eps)
+        x: Array = rms(h, weights[layer + "input_layernorm.weight"], eps)
         q = dot(x, layer + "self_attn.q_proj.weight").reshape(T, s.heads, s.head_dim)
-        q = rotate(rms(q, w["self_attn.q_norm.weight"], eps), cos, sin)
+        q = rotate(rms(q, weights[layer + "self_attn.q_norm.weight"], eps), cos, sin)
         if s.owns_kv:
             k = dot(x, layer + "self_attn.k_proj.weight").reshape(T, s.kv_heads, s.head_dim)
             v = dot(x, layer + "self_attn.v_proj.weight").reshape(T, s.kv_heads, s.head_dim)
-            kv[i] = rotate(rms(k, w["self_attn.k_norm.weight"], eps), cos, sin), rms(v, None, eps)
+            kv[i] = rotate(rms(k, weights[layer + "self_attn.k_norm.weight"], eps), cos, sin), rms(v, None, eps)
         k, v = kv[s.kv_source]
         mask = position[None, :] <= position[:, None]
         if not s.full:
             mask &= position[None, :] > position[:, None] - config.sliding_window
         a = attention(q, k, v, mask)
-        h = h + rms(dot(a, layer + "self_attn.o_proj.weight"), w["post_attention_layernorm.weight"], eps)
+        h = h + rms(dot(a, layer + "self_attn.o_proj.weight"), weights[layer + "post_attention_layernorm.weight"], eps)
 
-        x = rms(h, w["pre_feedforward_layernorm.weight"], eps)
+        x = rms(h, weights[layer + "pre_feedforward_layernorm.weight"], eps)
         x = gelu_tanh(dot(x, layer + "mlp.gate_proj.weight")) * dot(x, layer + "mlp.up_proj.weight")
-        h = h + rms(dot(x, layer + "mlp.down_proj.weight"), w["post_feedforward_layernorm.weight"], eps)
+        h = h + rms(dot(x, layer + "mlp.down_proj.weight"), weights[layer + "post_feedforward_layernorm.weight"], eps)
 
         g = gelu_tanh(dot(h, layer + "per_layer_input_gate.weight")) * ple[:, i]
-        h = h + rms(dot(g, layer + "per_layer_projection.weight"), w["post_per_layer_input_norm.weight"], eps)
-        h = h * w["layer_scalar"]
+        h = h + rms(
+            dot(g, layer + "per_layer_projection.weight"), weights[layer + "post_per_layer_input_norm.weight"], eps
+        )
+        h = h * weights[layer + "layer_scalar"]
 
     logits: Array = rms(h, weights["norm.weight"], eps) @ weights["embed_tokens.weight"].T
     if config.final_logit_softcapping is not None:

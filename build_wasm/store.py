@@ -217,6 +217,11 @@ def check_consistency(manifest: Manifest) -> None:
         for piece in tensor.pieces:
             if piece.shard >= len(shards) or piece.offset + piece.bytes > shards[piece.shard].bytes:
                 raise BuildError(f"Tensor {tensor.name}: a piece lies outside shard {piece.shard}.")
+    if golden := manifest.golden:
+        if len(golden.tokens) != len(golden.logits):
+            raise BuildError("golden: the manifest has not one logit for each token.")
+        if max(golden.prompt + golden.tokens) >= manifest.config.vocab_size:
+            raise BuildError("golden: a token lies outside the vocabulary.")
     tensors = {tensor.name for tensor in manifest.tensors}
     for build_name, build in manifest.builds.items():
         if (build.wasm, "wasm") not in by_role:

@@ -46,7 +46,8 @@ def broken_manifests(manifest: dict[str, Any]) -> list[str]:
 
 
 def test_a_manifest_gone_wrong_is_taken_or_refused_with_one_clear_error(tmp_path: Path, repository: Path) -> None:
-    texts = broken_manifests(artifact.write(tmp_path / "models", "noise"))
+    golden = {"prompt": [2, 1], "tokens": [0, 7], "logits": [0.5, -1.25], "tolerance": {"f32": 0.01}}
+    texts = broken_manifests(artifact.write(tmp_path / "models", "noise") | {"golden": golden})
     assert len(texts) > EXAMPLES / 2
     accepted = refused = 0
     started = time.monotonic()

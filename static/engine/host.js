@@ -10,10 +10,11 @@ import { checkDecoder } from "./detokenizer.js";
 import { WebGemmaError } from "./errors.js";
 import { FileStore } from "./file_store.js";
 import { fetchManifest } from "./manifest_fetch.js";
-import { fileAt } from "./manifest.js";
+import { fileAt, shardsOf } from "./manifest.js";
 import { openFitting, openModel } from "./open_model.js";
 import { PrefixCache } from "./prefix_cache.js";
 import { RecoveringModel, close } from "./recovery.js";
+import { rehashSome } from "./rehash.js";
 import { delay } from "./retry.js";
 import { ShardSource } from "./shard_source.js";
 import { Tokenizer } from "./tokenizer.js";
@@ -25,6 +26,7 @@ import { Tokenizer } from "./tokenizer.js";
  *   post: (message: FromWorker, transfer?: Transferable[]) => void,
  *   fetch: typeof globalThis.fetch,
  *   transfers?: (baseUrl: string) => Transfers,
+ *   quietMs?: number,
  * }} HostParts
  *
  * @typedef {object} Loaded
@@ -36,6 +38,8 @@ import { Tokenizer } from "./tokenizer.js";
  */
 
 const DISPOSE_WAIT_MS = 1000;
+/** Without a call for so long, the stored shards are looked at. */
+const QUIET_MS = 20_000;
 
 /** The engine's end in the worker: answers the page's calls. */
 export class EngineHost {
@@ -44,6 +48,8 @@ export class EngineHost {
   #loaded = null;
   /** @type {Map<number, AbortController>} calls under way */
   #calls = new Map();
+  /** Ends what runs beside the calls. */
+  #ending = new AbortController();
 
   /** @param {HostParts} parts */
   constructor(parts) {
@@ -163,6 +169,7 @@ export class EngineHost {
       onEvent: (event) => post({ type: "event", event }),
     };
     await source.open();
+    const cached = shardsOf(manifest).every((_, shard) => source.isStored(shard));
     const opening = openFitting(options, this.#parts);
     const reading = source.file(fileAt(manifest, manifest.tokenizer), failure.signal).then((bytes) => readText(manifest, bytes));
     try {
@@ -186,11 +193,33 @@ export class EngineHost {
       signal.removeEventListener("abort", stop);
     }
     onStage("ready", "Ready");
+    // What was downloaded in this visit has just been hashed.
+    if (store && cached) void this.#rehash({ store, source, manifest, url });
     return manifest;
+  }
+
+  /**
+   * Looks for damage in the storage while nothing is asked.
+   *
+   * @param {Omit<Parameters<typeof rehashSome>[0], "idle" | "signal">} parts
+   */
+  async #rehash(parts) {
+    const { signal } = this.#ending;
+    const { post, quietMs = QUIET_MS } = this.#parts;
+    const idle = async () => {
+      do await delay(quietMs, signal);
+      while (this.#calls.size > 0 && !signal.aborted);
+    };
+    const damaged = await rehashSome({ ...parts, idle, signal }).catch(() => []); // no more than care
+    if (damaged.length === 0) return;
+    // It matters: these bytes are on the GPU.
+    const text = "A part of the stored model was damaged, so answers may be wrong. It is downloaded again: load the page anew.";
+    post({ type: "event", event: { type: "damaged", text } });
   }
 
   /** @param {number} ownId */
   async #dispose(ownId) {
+    this.#ending.abort();
     for (const [id, abort] of this.#calls) if (id !== ownId) abort.abort();
     const loaded = this.#loaded;
     this.#loaded = null;

@@ -43,6 +43,12 @@ import { WebGemmaError } from "./errors.js";
  * @property {Record<string, FunctionSpec>} functions
  * @property {Record<string, KernelCheck>} [checks]  by kernel name; artifacts of older versions have none
  *
+ * @typedef {object} Golden  what the model must compute; see build_wasm/golden.py
+ * @property {number[]} prompt  token ids
+ * @property {number[]} tokens  whose logits after the prompt are known
+ * @property {number[]} logits  theirs
+ * @property {Record<string, number>} tolerance  how far one may be off, by build; a build that is not in it is not checked
+ *
  * @typedef {object} Manifest
  * @property {number} schema_version
  * @property {string} name
@@ -59,6 +65,7 @@ import { WebGemmaError } from "./errors.js";
  * @property {number} bos_id
  * @property {number[]} stop_ids
  * @property {{ temperature: number, top_k: number, top_p: number }} sampling
+ * @property {Golden | null} [golden]  artifacts of older versions have none
  */
 
 export const SCHEMA_VERSION = 2;
@@ -97,6 +104,7 @@ export function validateManifest(json) {
     if (!(Number.isFinite(sampling[field]) && sampling[field] >= 0))
       throw refuse(`sampling.${field} must be a number of at least 0`);
   }
+  if (manifest.golden) checkGoldenShape(manifest.golden, manifest.config.vocab_size);
   const files = checkFiles(manifest);
   checkTensors(manifest);
   checkBuilds(manifest, files);
@@ -145,6 +153,22 @@ function checkFiles(manifest) {
     files.set(path, file);
   }
   return files;
+}
+
+/**
+ * @param {Golden} golden
+ * @param {number} vocabSize
+ */
+function checkGoldenShape(golden, vocabSize) {
+  const { prompt, tokens, logits, tolerance } = /** @type {Golden} */ (object(golden, "golden"));
+  for (const id of [...list(prompt, "golden.prompt"), ...list(tokens, "golden.tokens")]) {
+    if (natural(id, "golden: a token id") >= vocabSize) throw refuse(`golden has token ${id}, the vocabulary ${vocabSize}`);
+  }
+  if (prompt.length === 0) throw refuse("golden.prompt is empty");
+  if (list(logits, "golden.logits").length !== tokens.length || !logits.every(Number.isFinite))
+    throw refuse("golden.logits must be a number for each of golden.tokens");
+  if (!Object.values(object(tolerance, "golden.tolerance")).every((allowed) => Number.isFinite(allowed) && allowed > 0))
+    throw refuse("golden.tolerance must be numbers above 0");
 }
 
 /** @param {Manifest} manifest */

@@ -7,7 +7,8 @@
 import { DeviceWatch } from "./device_watch.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { startLoading } from "./loader.js";
-import { fileAt } from "./manifest.js";
+import { checkGolden } from "./golden.js";
+import { fileAt, shardsOf } from "./manifest.js";
 import { gigabytes, memoryEstimate } from "./memory.js";
 import { PartialModel, splitShards } from "./partial_model.js";
 
@@ -118,10 +119,15 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
     const arrived = weights.then(() => onStage("compile", "Preparing the GPU programs"));
     await watch.guard(Promise.all([arrived, recorded]));
     throwIfAborted(signal);
-    void created.compileRest();
     const opened = { watch, build, adapter: describe(adapterInfo) };
-    if (later.length === 0) return { ...opened, model };
-    onEvent({ type: "partial", text: "The model can answer. The rest of it is still arriving, which makes it slower." });
+    const check = goldenCheck(manifest, build, context);
+    if (check) onStage("selftest", "Checking what the GPU computes");
+    if (later.length === 0) {
+      await watch.guard(check?.(created) ?? Promise.resolve());
+      void created.compileRest();
+      return { ...opened, model };
+    }
+    onEvent(partialEvent(manifest, first));
     const told = {
       onComplete: () => onEvent({ type: "complete", text: "All of the model is here." }),
       onFailure: (/** @type {unknown} */ thrown) => {
@@ -129,7 +135,10 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
         if (!watch.lost) onEvent({ type: "withdrawn", text: error.message, error: error.toRecord() });
       },
     };
-    return { ...opened, model: new PartialModel({ model, manifest, device, bufferOf, source, loading, stop, ...told }) };
+    const partial = new PartialModel({ model, manifest, device, bufferOf, source, loading, stop, ...told });
+    await watch.guard(check?.(partial, loading.done) ?? Promise.resolve());
+    void created.compileRest();
+    return { ...opened, model: partial };
   } catch (thrown) {
     stop.abort();
     const error = await watch.explain(thrown);
@@ -139,6 +148,33 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
   } finally {
     signal.removeEventListener("abort", abort);
   }
+}
+
+/**
+ * @param {Manifest} manifest
+ * @param {string} build
+ * @param {number} context
+ * @returns {((model: ReplayableModel, complete?: Promise<void>) => Promise<void>) | null}  null: there is nothing to check by
+ */
+function goldenCheck({ golden }, build, context) {
+  const allowed = golden?.tolerance[build];
+  // A context that is too short for the check is too short for any conversation.
+  if (!golden || allowed === undefined || golden.prompt.length > context) return null;
+  return (model, complete) => checkGolden(model, golden, allowed, complete);
+}
+
+/**
+ * @param {Manifest} manifest
+ * @param {number[]} first  shards that are here
+ * @returns {EngineEvent}
+ */
+function partialEvent(manifest, first) {
+  const sizes = shardsOf(manifest).map(({ bytes }) => bytes);
+  const total = sizes.reduce((sum, bytes) => sum + bytes, 0);
+  const bytes = first.reduce((sum, shard) => sum + (sizes[shard] ?? 0), 0);
+  const share = `${Math.round((100 * bytes) / total)} % of its bytes (${gigabytes(bytes)} of ${gigabytes(total)})`;
+  const text = `The model can answer with ${share}. The rest is still arriving, which makes it slower.`;
+  return { type: "partial", text, bytes, totalBytes: total };
 }
 
 /**

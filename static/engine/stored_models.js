@@ -24,6 +24,8 @@ import { createHash, sha256 } from "./sha256.js";
  */
 
 const NEXT = ".next";
+/** Which shard is hashed again next: a file of its own, so that writing it endangers no record. */
+const CURSOR = ".cursor";
 const VERIFY_BYTES = 4 << 20;
 
 /**
@@ -101,7 +103,7 @@ export async function listModels(store) {
 export async function deleteModel(store, url) {
   const key = await keyOf(url);
   // The record first: a model that is half gone must not count.
-  for (const name of [key, key + NEXT]) await removeRecord(store, name);
+  for (const name of [key, key + NEXT, key + CURSOR]) await removeRecord(store, name);
   return await removeStale(store);
 }
 
@@ -131,7 +133,7 @@ export async function removeStale(store) {
  *
  * @param {FileStore} store
  * @param {readonly ManifestFile[]} files
- * @param {(bytes: number) => void} [onBytes]
+ * @param {(bytes: number) => void | Promise<void>} [onBytes]  awaited
  * @returns {Promise<ManifestFile[]>} the damaged ones: they will be downloaded again
  */
 export async function verifyStored(store, files, onBytes = () => {}) {
@@ -151,7 +153,7 @@ export async function verifyStored(store, files, onBytes = () => {}) {
           const part = buffer.subarray(0, Math.min(buffer.length, file.bytes - at));
           await stored.read(part, at);
           hash.update(part);
-          onBytes(part.length);
+          await onBytes(part.length);
         }
         found = hash.digest();
       } finally {
@@ -179,6 +181,34 @@ export async function verifyModel(store, url, onBytes) {
   const key = await keyOf(url);
   const record = (await readRecord(store, key + NEXT)) ?? (await readRecord(store, key));
   return record ? await verifyStored(store, record.manifest.files, onBytes) : [];
+}
+
+/**
+ * @param {FileStore} store
+ * @param {string} url
+ * @returns {Promise<number>} what writeCursor noted, 0 where it did not
+ */
+export async function readCursor(store, url) {
+  try {
+    const file = await (await store.models.getFileHandle((await keyOf(url)) + CURSOR)).getFile();
+    const index = Number(await file.text());
+    return Number.isSafeInteger(index) && index > 0 ? index : 0;
+  } catch {
+    return 0;
+  }
+}
+
+/**
+ * Notes which shard of a model is to be hashed again next.
+ *
+ * @param {FileStore} store
+ * @param {string} url
+ * @param {number} index
+ */
+export async function writeCursor(store, url, index) {
+  const writable = await (await store.models.getFileHandle((await keyOf(url)) + CURSOR, { create: true })).createWritable();
+  await writable.write(String(index));
+  await writable.close();
 }
 
 /**

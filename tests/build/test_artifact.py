@@ -306,6 +306,8 @@ def edit(change: Callable[[dict[str, Any]], None]) -> Callable[[Path, Manifest],
         (edit(lambda m: m["tensors"][3]["pieces"][0].update(offset=2**40)), "a piece lies outside shard 0"),
         (edit(lambda m: m["builds"]["f16"].update(wasm="other.wasm")), "other.wasm is not among"),
         (edit(lambda m: m["builds"]["f16"]["functions"]["decode"]["args"].append("x")), "decode takes x"),
+        (edit(lambda m: m["golden"]["logits"].pop()), "not one logit for each token"),
+        (edit(lambda m: m["golden"]["prompt"].append(512)), "a token lies outside the vocabulary"),
         (edit(lambda m: m.update(tokenizer="t.json")), "tokenizer t.json is not among"),
     ],
 )

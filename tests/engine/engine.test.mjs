@@ -5,9 +5,10 @@ import { MessageChannel } from "node:worker_threads";
 import { Engine, WebGemmaError } from "../../static/engine/engine.js";
 import { EngineHost } from "../../static/engine/host.js";
 import { BASE, FakeDevice, FakeModel, collect, says, serve, smallArtifact } from "./helpers.mjs";
+import { FakeStorage } from "./opfs.mjs";
 
 /** The page and its worker, joined by a real message channel: everything is cloned as between threads. */
-function world({ reply = says("Hello there!"), faults, requestDevice, createModel, change = () => {} } = {}) {
+function world({ reply = says("Hello there!"), faults, requestDevice, createModel, change = () => {}, quietMs } = {}) {
   const { manifest, files } = smallArtifact();
   change(manifest);
   files.set("manifest.json", new TextEncoder().encode(JSON.stringify(manifest)));
@@ -16,6 +17,7 @@ function world({ reply = says("Hello there!"), faults, requestDevice, createMode
   const order = [];
   const { port1, port2 } = new MessageChannel();
   const host = new EngineHost({
+    quietMs,
     post: (message, transfer = []) => port2.postMessage(message, transfer),
     fetch: serve(files, faults).fetch,
     requestDevice:
@@ -194,6 +196,21 @@ test("aborting the loading ends the worker", async () => {
   late.worker.terminate();
 });
 
+test("an abort in any stage of loading ends it at once, and the next load is whole", async () => {
+  const golden = { prompt: [2, 105, 107], tokens: [3, 4], logits: [1, 0], tolerance: { f32: 0.01 } };
+  for (const stage of ["manifest", "adapter", "download", "upload", "compile", "selftest"]) {
+    const { load, worker } = world({ change: (manifest) => (manifest.golden = golden) });
+    const stop = new AbortController();
+    const onProgress = (progress) => progress.stage === stage && stop.abort();
+    await assert.rejects(load({ signal: stop.signal, onProgress }), { code: "aborted" }, stage);
+    assert.ok(worker.terminated, stage);
+  }
+  const { load } = world({ change: (manifest) => (manifest.golden = golden) });
+  const engine = await load();
+  assert.equal((await engine.chat.completions.create(ask())).choices[0].message.content, "Hello there!");
+  await engine.dispose();
+});
+
 test("a worker that dies fails everything under way with one typed error", async () => {
   const { load, die } = world({ reply: endless });
   const engine = await load({ context: 2048 });
@@ -270,6 +287,43 @@ test("a build that computes wrongly gives way to the f32 build, unless it was as
   assert.match(events.find(({ type }) => type === "other-build").text, /kernel k/);
   await engine.dispose();
   await assert.rejects((await loadRefusing(refuse, { build: "f16" }, change)).loading, { code: "wrong-results" });
+});
+
+test("a model whose logits are not the golden ones is refused, and freed", async () => {
+  const golden = { prompt: [2, 105, 107], tokens: [3, 4], logits: [1, 0], tolerance: { f32: 0.01 } }; // as FakeModel has them
+  const { load, model } = world({ change: (manifest) => (manifest.golden = golden) });
+  const stages = new Set();
+  const engine = await load({ onProgress: ({ stage }) => stages.add(stage) });
+  assert.ok(stages.has("selftest"));
+  assert.deepEqual(model.kv, golden.prompt);
+  await engine.dispose();
+  const other = world({ change: (manifest) => (manifest.golden = { ...golden, logits: [0, 1] }) });
+  await assert.rejects(other.load(), { code: "wrong-results", message: /computes this model wrongly/ });
+  assert.ok(other.model.disposed && other.device.destroyed);
+});
+
+test("a shard that the disk damaged is found while nothing is asked, downloaded again, and told of", async (t) => {
+  const disk = new FakeStorage();
+  const globals = { navigator: { storage: disk }, FileSystemFileHandle: class { createSyncAccessHandle() {} } };
+  for (const [name, value] of Object.entries(globals)) {
+    const before = Object.getOwnPropertyDescriptor(globalThis, name) ?? { value: undefined, configurable: true, writable: true };
+    Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+    t.after(() => Object.defineProperty(globalThis, name, before));
+  }
+  const visit = async (most = 50) => {
+    const events = [];
+    const requested = [];
+    const { load } = world({ quietMs: 5, faults: (path) => void requested.push(path) });
+    const engine = await load({ onEvent: ({ type }) => events.push(type) });
+    for (const end = Date.now() + most; Date.now() < end && !events.includes("damaged"); ) await new Promise(setImmediate);
+    await engine.dispose();
+    return { damaged: events.includes("damaged"), shards: requested.filter((path) => path.endsWith(".bin")) };
+  };
+  assert.deepEqual(await visit(), { damaged: false, shards: ["a.bin", "b.bin"] });
+  assert.deepEqual(await visit(), { damaged: false, shards: [] });
+  disk.files.get(smallArtifact().manifest.files[1].sha256).bytes[7] ^= 1;
+  assert.deepEqual(await visit(10_000), { damaged: true, shards: ["b.bin"] });
+  assert.deepEqual(await visit(), { damaged: false, shards: [] });
 });
 
 test("what the model takes on the GPU is told before it is loaded", async () => {

@@ -181,6 +181,24 @@ test("while a new version arrives, the old one stays usable without the server",
   assert.ok(first.disk.files.has(hashOf(first.manifest, "b.bin")));
 });
 
+test("payloads that were evicted are downloaded again, lost records are written anew", async () => {
+  const first = await visit();
+  await first.load();
+  const { disk } = first;
+  for (const name of [...disk.files.keys()]) if (!name.includes(".")) disk.files.delete(name);
+  const second = await visit({ disk });
+  assert.equal(await storedManifest(second.store, BASE), null);
+  await second.load();
+  second.loaded();
+  assert.deepEqual([...second.counts], [["a.bin", 1], ["b.bin", 1]]);
+  disk.models.clear();
+  const third = await visit({ disk });
+  await third.load();
+  third.loaded();
+  assert.equal(third.counts.size, 0);
+  assert.equal((await listModels(third.store)).length, 1);
+});
+
 test("without the server the stored manifest is taken; without a stored model the network error stays", async () => {
   const { store, load } = await visit();
   const away = async () => Promise.reject(new TypeError("Failed to fetch"));

@@ -1,6 +1,7 @@
 // A compiled model in a page, without a worker around it: what the tests of model.js call.
 import { countCreations } from "/static/bench/allocations.js";
 import { download } from "/static/engine/download.js";
+import { checkGolden } from "/static/engine/golden.js";
 import { requestDevice } from "/static/engine/gpu.js";
 import { loadWeights } from "/static/engine/loader.js";
 import { fileAt, shardsOf } from "/static/engine/manifest.js";
@@ -61,6 +62,19 @@ export async function generate(model, ids, maxTokens, take = maxTokens, position
     if (taken.length === take) break;
   }
   return taken;
+}
+
+/** The error that the check of the golden logits ends with: with `change` to them, and while the tensor `wiped` is zeros. */
+export async function goldenError(model, path, change, wiped) {
+  const url = new URL(path, location.href).href;
+  const manifest = await fetchManifest(url, fetch);
+  const device = devices.get(model);
+  const bufferOf = (name) => model.tensorBuffer(name);
+  if (wiped) device.queue.writeBuffer(bufferOf(wiped).buffer, 0, new Uint8Array(bufferOf(wiped).bytes));
+  const found = { ...manifest.golden, ...change };
+  const error = await checkGolden(model, found, found.tolerance.f32).then(() => null, ({ code, message }) => ({ code, message }));
+  if (wiped) await loadWeights({ baseUrl: url, fetch, manifest, device, bufferOf });
+  return error;
 }
 
 /**
@@ -188,47 +202,69 @@ export async function generateBeforeTheTable(path, ids, sampling, steps, release
   return result;
 }
 
+/** What startCounting counts. @type {{ alive: Map<GPUBuffer, number>, made: number, stop: () => void }} */
+let counts;
+
 /**
- * Loads and disposes of a model again and again, answering `answers` times in between.
- * Returns the bytes of GPU buffers that were alive before each cycle, and those made by each answer.
+ * From now on GPU buffers are counted, all models share one device, and a kernel's text is compiled once: what else a load makes is
+ * made as ever, in a tenth of the time.
  */
-export async function cycle(path, cycles, answers) {
+export function startCounting() {
   const alive = new Map();
-  const { createBuffer } = GPUDevice.prototype;
-  const { destroy } = GPUBuffer.prototype;
-  let made = 0;
-  GPUDevice.prototype.createBuffer = function (descriptor) {
-    const buffer = createBuffer.call(this, descriptor);
-    alive.set(buffer, buffer.size);
-    made += 1;
-    return buffer;
+  counts = { alive, made: 0, stop: () => patched.forEach((undo) => undo()) };
+  const patched = [];
+  const patch = (prototype, name, wrap) => {
+    const original = prototype[name];
+    patched.push(() => (prototype[name] = original));
+    prototype[name] = wrap(original);
   };
-  GPUBuffer.prototype.destroy = function () {
+  let shared = null;
+  const [codes, pipelines] = [new WeakMap(), new Map()];
+  patch(GPUAdapter.prototype, "requestDevice", (request) => async function (descriptor) {
+    return (shared ??= await request.call(this, descriptor));
+  });
+  patch(GPUDevice.prototype, "createShaderModule", (create) => function (descriptor) {
+    const module = create.call(this, descriptor);
+    codes.set(module, descriptor.code);
+    return module;
+  });
+  patch(GPUDevice.prototype, "createComputePipelineAsync", (create) => function (descriptor) {
+    const code = codes.get(descriptor.compute.module);
+    if (!pipelines.has(code)) pipelines.set(code, create.call(this, descriptor));
+    return pipelines.get(code);
+  });
+  patch(GPUDevice.prototype, "createBuffer", (create) => function (descriptor) {
+    const buffer = create.call(this, descriptor);
+    alive.set(buffer, buffer.size);
+    counts.made += 1;
+    return buffer;
+  });
+  patch(GPUBuffer.prototype, "destroy", (destroy) => function () {
     alive.delete(this);
     destroy.call(this);
-  };
-  const bytes = () => [...alive.values()].reduce((sum, size) => sum + size, 0);
-  try {
-    const before = [];
-    let peak = 0;
-    const perAnswer = [];
-    for (let i = 0; i < cycles; i += 1) {
-      before.push(bytes());
-      const model = await open(path, 512);
-      peak = Math.max(peak, bytes());
-      for (let answer = 0; i === 0 && answer < answers; answer += 1) {
-        const [count, size] = [made, bytes()];
-        await generate(model, [5, 6, 7 + answer], 4);
-        perAnswer.push([made - count, bytes() - size]);
-      }
-      await model.dispose();
-    }
-    return { before, after: bytes(), peak, perAnswer };
-  } finally {
-    GPUDevice.prototype.createBuffer = createBuffer;
-    GPUBuffer.prototype.destroy = destroy;
-  }
+  });
 }
+
+const aliveBytes = () => [...counts.alive.values()].reduce((sum, size) => sum + size, 0);
+
+/**
+ * Loads a model, answers, and disposes of it. Returns the bytes of GPU buffers at their peak and afterwards, and [buffers, bytes] that
+ * each answer left behind.
+ */
+export async function cycle(path, answers) {
+  const model = await open(path, 512);
+  const peak = aliveBytes();
+  const perAnswer = [];
+  for (let answer = 0; answer < answers; answer += 1) {
+    const [count, size] = [counts.made, aliveBytes()];
+    await generate(model, [5, 6, 7 + answer], 4);
+    perAnswer.push([counts.made - count, aliveBytes() - size]);
+  }
+  await model.dispose();
+  return { peak, after: aliveBytes(), perAnswer };
+}
+
+export const stopCounting = () => counts.stop();
 
 /** Logits, bit for bit, of `ids` warm from a copy of the caches, after `other` has overwritten them; and before that. */
 export async function restored(model, ids, other) {
