@@ -17,12 +17,15 @@ const GREEDY = { temperature: 0 };
 /** @type {WeakMap<Model, GPUDevice>} */
 const devices = new WeakMap();
 
+/** Made here: in open() it would keep each model alive with a device that they share. */
+const report = ({ error }) => console.error(error.message);
+
 /** @param {string} path folder of an artifact @param {number} [context] */
 export async function open(path, context) {
   const url = new URL(path, location.href).href;
   const manifest = await fetchManifest(url, fetch);
   const { device, buildName: build } = await requestDevice(manifest.builds, { force: "f32" });
-  device.addEventListener("uncapturederror", ({ error }) => console.error(error.message));
+  device.addEventListener("uncapturederror", report);
   const files = { baseUrl: url, fetch };
   const wasmBytes = await download(fileAt(manifest, manifest.builds[build].wasm), files);
   const model = await Model.create({ manifest, build, device, wasmBytes, context });

@@ -13,7 +13,7 @@ from tests.model.conftest import TinyModels
 
 CYCLES = int(os.environ.get("LEAK_CYCLES", "6"))
 ANSWERS = 4
-MOST_GROWTH = 20_000  # bytes of JS heap a load: less than the smallest thing that a load keeps
+MOST_GROWTH = 100_000  # bytes of JS heap a load: a model that is kept takes 310 kB
 
 
 def test_gpu_and_js_memory_are_flat_over_loads_and_answers(tiny_models: TinyModels) -> None:
