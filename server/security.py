@@ -89,7 +89,7 @@ class CrossOriginMiddleware:
                 headers.add_vary_header("Origin")
                 if allowed is not None:
                     headers["Access-Control-Allow-Origin"] = allowed
-                    headers["Access-Control-Expose-Headers"] = "Content-Range, ETag"
+                    headers["Access-Control-Expose-Headers"] = "Content-Encoding, Content-Range, ETag"
                     headers["Cross-Origin-Resource-Policy"] = "cross-origin"
             await send(message)
 

@@ -10,6 +10,7 @@
 import { Connection } from "./connection.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { memoryEstimate } from "./memory.js";
+import { moduleWorker } from "./module_worker.js";
 import { openaiFetch } from "./openai_fetch.js";
 
 export { WebGemmaError };
@@ -210,12 +211,5 @@ class ChatCompletions {
 
 /** @returns {WorkerLike} */
 function newWorker() {
-  const url = new URL("./worker.js", import.meta.url);
-  const options = /** @type {const} */ ({ type: "module", name: "webgemma" });
-  if (url.origin === globalThis.location?.origin) return new Worker(url, options);
-  // A page may start workers of its own origin only; one of these may import modules of other origins.
-  const own = URL.createObjectURL(new Blob([`import ${JSON.stringify(url.href)};`], { type: "text/javascript" }));
-  const worker = new Worker(own, options);
-  worker.addEventListener("message", () => URL.revokeObjectURL(own), { once: true });
-  return worker;
+  return moduleWorker("./worker.js", "webgemma");
 }

@@ -3,6 +3,7 @@
 /** @import { ManifestFile } from "./manifest.js" */
 /** @import { Transferred, TransferOptions } from "./transfer.js" */
 import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { moduleWorker } from "./module_worker.js";
 import { transfer } from "./transfer.js";
 
 /**
@@ -98,5 +99,5 @@ export function transfersInWorkers(
 export const canNestWorkers = typeof Worker === "function";
 
 function newWorker() {
-  return new Worker(new URL("./transfer_worker.js", import.meta.url), { type: "module", name: "webgemma-transfer" });
+  return moduleWorker("./transfer_worker.js", "webgemma-transfer");
 }

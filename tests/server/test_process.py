@@ -39,7 +39,7 @@ def test_ctrl_c_ends_it_at_once_and_cleanly(serve: Serve, models: Path) -> None:
     server.client.get("/healthz")
     started = time.monotonic()
     assert server.interrupt() == ""
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4
     assert server.process.returncode == 0
 
 
