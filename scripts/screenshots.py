@@ -176,6 +176,7 @@ def scripted(browser: Browser, address: str) -> None:
     save(page, "performance")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Model: ").click()
+    page.get_by_role("dialog", name="Models").get_by_role("listitem").nth(2).wait_for()
     save(page, "models")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Settings", exact=True).click()
