@@ -38,6 +38,7 @@ import { Uploader } from "./upload.js";
  * @property {Promise<void>} done  all shards are on the GPU; rejects with the first failure, which stops everything else
  * @property {(shards: Iterable<number>) => Promise<void>} shards  resolves when these are verified and submitted to the queue
  * @property {() => () => void} giveWay  leaves connections to others, until the returned function is called
+ * @property {(work: () => Promise<void>) => Promise<void>} before  does a short work before more is read or downloaded
  */
 
 const TICK_MS = 500;
@@ -80,7 +81,7 @@ export function startLoading(options) {
   const run = new LoadRun(options);
   const done = run.run();
   done.catch(() => {}); // whoever awaits it is told
-  return { done, shards: (shards) => run.shards(shards), giveWay: () => run.giveWay() };
+  return { done, shards: (shards) => run.shards(shards), giveWay: () => run.giveWay(), before: (work) => run.before(work) };
 }
 
 /**
@@ -117,6 +118,8 @@ class LoadRun {
   #uploader;
   /** Who asked to giveWay. */
   #others = 0;
+  /** Work before which no stored shard is read. @type {Promise<void> | null} */
+  #quiet = null;
   /** @type {Turn | null} */
   #turn = null;
 
@@ -145,6 +148,20 @@ class LoadRun {
   /** @param {Iterable<number>} shards */
   async shards(shards) {
     await Promise.all([...shards].map((shard) => this.#arrivals[shard]?.promise));
+  }
+
+  /** @param {() => Promise<void>} work */
+  async before(work) {
+    const goOn = this.giveWay();
+    const done = work();
+    const over = done.catch(() => {});
+    this.#quiet = over;
+    try {
+      await done;
+    } finally {
+      if (this.#quiet === over) this.#quiet = null;
+      goOn();
+    }
   }
 
   giveWay() {
@@ -219,6 +236,7 @@ class LoadRun {
 
   async #loadStored() {
     for (;;) {
+      await this.#quiet;
       throwIfAborted(this.#failure.signal);
       const shard = this.#take((candidate) => this.#source.isStored(candidate));
       if (shard === undefined) return;

@@ -123,19 +123,19 @@ export class PartialModel {
 
   /** @type {ModelLike["prefill"]} */
   async prefill(ids, position, signal) {
-    await this.#first(() => this.#need(ids, signal));
+    await this.#need(ids, signal);
     await this.#model.prefill(ids, position, signal);
   }
 
   /** @type {ReplayableModel["feed"]} */
   async feed(ids, position) {
-    await this.#first(() => this.#need(ids));
+    await this.#need(ids);
     await this.#model.feed(ids, position);
   }
 
   /** @type {ModelLike["logits"]} */
   async logits(id, position) {
-    await this.#first(() => this.#need([id]));
+    await this.#need([id]);
     return await this.#model.logits(id, position);
   }
 
@@ -212,20 +212,6 @@ export class PartialModel {
   }
 
   /**
-   * Does this before more is downloaded: somebody waits for it.
-   *
-   * @param {() => Promise<void>} work
-   */
-  async #first(work) {
-    const goOn = this.#complete ? () => {} : this.#parts.loading.giveWay();
-    try {
-      await work();
-    } finally {
-      goOn();
-    }
-  }
-
-  /**
    * Brings the rows of these tokens.
    *
    * @param {readonly number[]} ids
@@ -234,7 +220,7 @@ export class PartialModel {
   async #need(ids, signal) {
     if (this.#complete) return;
     if (this.#failure) throw this.#failure;
-    const { manifest, source, device, bufferOf } = this.#parts;
+    const { manifest, source, device, bufferOf, loading } = this.#parts;
     const missing = [...new Set(ids)].filter((id) => !this.#rows.has(id));
     /** @type {Map<number, RowPart[]>} */
     const waiting = new Map();
@@ -252,7 +238,8 @@ export class PartialModel {
         }
       }
     };
-    await Promise.all(Array.from({ length: RANGES_AT_A_TIME }, fetchNext));
+    if (waiting.size > 0)
+      await loading.before(async () => void (await Promise.all(Array.from({ length: RANGES_AT_A_TIME }, fetchNext))));
     for (const id of missing) this.#rows.add(id);
     if (this.#failure) throw this.#failure;
   }

@@ -269,3 +269,27 @@ test("while somebody waits for a few bytes, at most two shards are on their way"
   while (running.length > 0) await arrive();
   await loading.done;
 });
+
+test("no stored shard is read before a short work that somebody waits for, and its failure stops nothing", async () => {
+  const shards = Array.from({ length: 6 }, (_, i) => ({ path: `${i}`, bytes: 4, sha256: "", role: "shard" }));
+  const tensors = shards.map((_, i) => ({ name: `${i}`, bytes: 4, pieces: [{ shard: i, offset: 0, bytes: 4 }] }));
+  const device = new FakeDevice();
+  const buffers = fakeBuffers({ tensors });
+  let opened = 0;
+  const openStored = async () => {
+    opened += 1;
+    return { read: () => {}, close: () => {} };
+  };
+  const source = { isStored: () => true, notice: "", open: noSleep, complete: noSleep, close() {}, openStored };
+  const loading = startLoading({ manifest: { files: shards, tensors }, device, source, bufferOf: (name) => buffers.get(name) });
+  let during = -1;
+  const failed = loading.before(async () => {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    during = opened;
+    throw new Error("no row");
+  });
+  await assert.rejects(failed, /no row/);
+  assert.equal(during, 0);
+  await loading.done;
+  assert.equal(opened, 6);
+});
