@@ -22,12 +22,16 @@ GPU.prototype.requestAdapter = function (...options) {
 """
 
 
-def refuse_adapters(page: Page, count: int) -> None:
-    """Make the next worker's first `count` adapter requests return null."""
+def refuse_adapters(page: Page, *counts: int) -> None:
+    """Make the first adapter requests of the page's next workers return null, so many of each.
+
+    One route for all of them: Playwright may wait for ever when routes change while a worker ends.
+    """
+    left = list(counts)
 
     def patch(route: Route) -> None:
         response = route.fetch()
-        route.fulfill(response=response, body=NULL_ADAPTERS % count + response.text())
+        route.fulfill(response=response, body=NULL_ADAPTERS % left.pop(0) + response.text())
 
     page.route("**/static/engine/worker.js*", patch)
 
@@ -90,7 +94,8 @@ def test_from_a_build_in_the_page_over_a_missing_adapter_to_an_answer_without_th
     environment = {"WEBGEMMA_HOME": str(home), "WEBGEMMA_BUILD_AT_START": "false"}
     with running_server(tmp_path, "--models-dir", str(tmp_path / "models"), environment=environment) as address:
         chat = ChatPage(page, address)
-        refuse_adapters(page, 1000)
+        # A fresh browser may answer the first request with null, and the second one rightly.
+        refuse_adapters(page, 1000, 1)
         chat.open(temperature=0)
         expect(page.get_by_role("heading", name="demo is not built yet")).to_be_visible()
         page.get_by_role("button", name="Build it now").click()
@@ -98,9 +103,6 @@ def test_from_a_build_in_the_page_over_a_missing_adapter_to_an_answer_without_th
         alert = page.get_by_role("alert", name="The browser found no usable GPU")
         expect(alert).to_be_visible(timeout=BUILD_MS)
         expect(alert).to_contain_text("chrome://gpu")
-        # A fresh browser may answer the first request with null, and the second one rightly.
-        page.unroute_all()
-        refuse_adapters(page, 1)
         chat.retry.click()
         chat.wait_until_ready()
     # Once loaded, the page needs nobody.

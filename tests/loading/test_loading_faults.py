@@ -187,7 +187,7 @@ def kill(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "after"), [(1 << 20, HALF), (8 << 20, 1)], ids=["during-the-download", "during-a-write"]
+    ("rate", "after"), [(1 << 20, HALF), (2 << 20, 1)], ids=["during-the-download", "during-a-write"]
 )
 def test_a_browser_that_is_killed_goes_on_inside_the_files(
     browser: Browser, proxy: FaultProxy, tmp_path: Path, rate: int, after: int

@@ -26,8 +26,10 @@ self.addEventListener("message", async ({ data: { wasm, name, tensors, replays, 
       if (values) device.queue.writeBuffer(tensor.buffer, 0, FLOAT.test(dtype) ? new Float32Array(values) : new Uint32Array(values));
       return tensor;
     });
+    await runtime.answered();
     const program = runtime.record(name, args);
     if (again) runtime.record(name, args); // memory that the first recording's temporaries gave back is taken again
+    await runtime.answered();
     await program.compile();
     const bytes = runtime.gpuBytes;
     for (let i = 0; i < replays; i += 1) {
