@@ -9,34 +9,9 @@ from playwright.sync_api import Browser
 
 from e2e.chat_page import ChatPage
 from e2e.conftest import open_tab
+from e2e.markup import ATTRIBUTES, TAGS
 from e2e.watch import Watch
 
-TAGS = {
-    *(
-        "a",
-        "blockquote",
-        "br",
-        "button",
-        "code",
-        "del",
-        "div",
-        "em",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "hr",
-        "li",
-        "ol",
-    ),
-    *("p", "pre", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
-}
-ATTRIBUTES = {
-    *("align", "aria-label", "class", "data-language", "data-math", "data-task", "dir", "href", "rel", "role", "start"),
-    *("tabindex", "target", "title", "type"),
-}
 RENDER = """
 async (markdown) => {
   const { MarkdownView } = await import("/static/chat/markdown.js");

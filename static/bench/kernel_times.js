@@ -1,6 +1,8 @@
 /** @import { Dispatch } from "../engine/program.js" */
 /** @import { GpuClock } from "../engine/gpu_clock.js" */
 /** @import { Machine, Step } from "./floors.js" */
+import { groupBy } from "../engine/group_by.js";
+import { encoding } from "../engine/kernel_times.js";
 import { floorMicroseconds, useOf, workOf } from "./floors.js";
 import { median } from "./statistics.js";
 
@@ -30,17 +32,6 @@ const STEP_MICROSECONDS = 40_000;
  * @property {number} position
  * @property {KernelTime[]} kernels  the most expensive first
  */
-
-/** @param {readonly Dispatch[]} dispatches @returns {(pass: GPUComputePassEncoder) => void} */
-function encoding(dispatches) {
-  return (pass) => {
-    for (const { kernel, bindGroup, x, y, z } of dispatches) {
-      pass.setPipeline(/** @type {GPUComputePipeline} */ (kernel.pipeline));
-      pass.setBindGroup(0, bindGroup);
-      pass.dispatchWorkgroups(x, y, z);
-    }
-  };
-}
 
 /**
  * GPU time of a step, recorded again and again in one pass.
@@ -88,22 +79,4 @@ export async function timeKernels(clock, dispatches, { runs, reset, step, machin
   kernels.sort((a, b) => b.share - a.share);
   const floor = kernels.reduce((sum, kernel) => sum + kernel.count * kernel.floorMicroseconds, 0);
   return { microseconds: whole, floorMicroseconds: floor, rows: step.rows, position: step.position, kernels };
-}
-
-/**
- * @template T
- * @param {readonly T[]} items
- * @param {(item: T) => string} keyOf
- * @returns {Map<string, T[]>}
- */
-function groupBy(items, keyOf) {
-  /** @type {Map<string, T[]>} */
-  const groups = new Map();
-  for (const item of items) {
-    const key = keyOf(item);
-    const group = groups.get(key);
-    if (group) group.push(item);
-    else groups.set(key, [item]);
-  }
-  return groups;
 }

@@ -1,6 +1,7 @@
 /** @import { Dispatch } from "./program.js" */
 import { throwIfAborted } from "./errors.js";
 import { GpuClock } from "./gpu_clock.js";
+import { groupBy } from "./group_by.js";
 
 /** Browsers round timestamps to 100 microseconds: a pass repeats what it times until that is a hundredth, or so often. */
 const REPEATS = 200;
@@ -28,12 +29,7 @@ const RUNS = 3;
  */
 export async function timeStepKernels(device, dispatches, { position, reset, signal }) {
   if (!device.features.has("timestamp-query")) return null;
-  /** @type {Map<string, Dispatch[]>} */
-  const groups = new Map();
-  for (const dispatch of dispatches) {
-    const { name } = dispatch.kernel;
-    groups.set(name, [...(groups.get(name) ?? []), dispatch]);
-  }
+  const groups = groupBy(dispatches, ({ kernel }) => kernel.name);
   const clock = new GpuClock(device);
   try {
     const time = async (/** @type {readonly Dispatch[]} */ some) => {
@@ -54,7 +50,7 @@ export async function timeStepKernels(device, dispatches, { position, reset, sig
 }
 
 /** @param {readonly Dispatch[]} dispatches @returns {(pass: GPUComputePassEncoder) => void} */
-function encoding(dispatches) {
+export function encoding(dispatches) {
   return (pass) => {
     for (const { kernel, bindGroup, x, y, z } of dispatches) {
       pass.setPipeline(/** @type {GPUComputePipeline} */ (kernel.pipeline));

@@ -4,6 +4,7 @@
 /** @import { ReplayableModel } from "./recovery.js" */
 /** @import { ShardSource } from "./shard_source.js" */
 import { isAbort } from "./errors.js";
+import { groupBy } from "./group_by.js";
 import { shardsOf } from "./manifest.js";
 import { isPerLayerEmbedding } from "./memory.js";
 
@@ -222,11 +223,8 @@ export class PartialModel {
     if (this.#failure) throw this.#failure;
     const { manifest, source, device, bufferOf, loading } = this.#parts;
     const missing = [...new Set(ids)].filter((id) => !this.#rows.has(id));
-    /** @type {Map<number, RowPart[]>} */
-    const waiting = new Map();
-    for (const part of missing.flatMap((id) => rowParts(manifest, id))) {
-      if (!this.#arrived.has(part.shard)) waiting.set(part.shard, [...(waiting.get(part.shard) ?? []), part]);
-    }
+    const absent = missing.flatMap((id) => rowParts(manifest, id)).filter(({ shard }) => !this.#arrived.has(shard));
+    const waiting = groupBy(absent, ({ shard }) => shard);
     const shards = waiting.entries();
     const fetchNext = async () => {
       for (const [shard, parts] of shards) {
