@@ -131,6 +131,21 @@ def test_another_conversation_opened_while_one_is_answered_keeps_what_was_writte
     expect(faked.answers).to_have_attribute("data-finish-reason", "abort")
 
 
+def test_a_press_on_an_entry_counts_although_the_list_changes_before_it_ends(faked: ChatPage, sidebar: Sidebar) -> None:
+    have(faked, "About cats", "About dogs")
+    sidebar.expect_titles("About dogs", "About cats")
+    other = opened(faked.page.context.new_page(), faked.address)
+    faked.page.bring_to_front()
+    sidebar.link("About cats").hover()
+    faked.page.mouse.down()
+    other.ask("About birds")
+    faked.page.wait_for_timeout(200)
+    sidebar.expect_titles("About dogs", "About cats")
+    faked.page.mouse.up()
+    expect(faked.questions).to_have_text(["About cats"])
+    sidebar.expect_titles("About birds", "About dogs", "About cats")
+
+
 def test_an_exported_file_is_imported_into_another_browser(
     faked: ChatPage, sidebar: Sidebar, second: ChatPage, tmp_path: Path
 ) -> None:

@@ -70,13 +70,13 @@ def victim(browser: Browser, bare_address: str) -> Iterator[Watch]:
         page.add_init_script(NOTE_EXECUTION)
         page.goto(bare_address)
         page.evaluate(SHOW, ["$x$\n\n```js\nlet a;\n```"])
-        page.wait_for_function("async () => (await import('/static/vendor/katex.js')) !== undefined")
+        page.evaluate("() => import('/static/vendor/katex.js').then(() => {})")
         yield watch
 
 
 def test_the_test_would_notice_a_payload_that_runs(victim: Watch) -> None:
     victim.page.evaluate("setTimeout(() => alert(1))")
-    victim.page.wait_for_function("executed.length > 0")
+    victim.page.wait_for_function("() => executed.length > 0")
     victim.page.evaluate("executed.length = 0")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
 from e2e.chat_page import LOAD_MS, ChatPage
 from e2e.server_process import ROOT, running_server
+from e2e.waiting import wait_until
 
 # The service worker of the version that is shown has kept all of it, and is the one at work.
 PAGE_KEPT = """async () => {
@@ -35,14 +35,6 @@ STORE_MODEL = """async (url) => {
 }"""
 
 
-def until(page: Page, condition: str) -> None:
-    """Return when the asynchronous function gives true. (wait_for_function takes its promise for true.)"""
-    deadline = time.monotonic() + LOAD_MS / 1000
-    while not page.evaluate(condition):
-        assert time.monotonic() < deadline, condition
-        page.wait_for_timeout(100)
-
-
 def test_the_page_and_its_model_work_without_the_server_after_one_visit(
     browser: Browser, models_dir: Path, home: Path, tmp_path: Path
 ) -> None:
@@ -52,7 +44,7 @@ def test_the_page_and_its_model_work_without_the_server_after_one_visit(
     with running_server(tmp_path, "--models-dir", str(models_dir), environment=environment) as address:
         first = context.new_page()
         first.goto(f"{address}?model=none")
-        until(first, PAGE_KEPT)
+        wait_until(first, PAGE_KEPT)
         assert first.evaluate(STORE_MODEL, "/models/demo/")
         first.close()
     again = ChatPage(context.new_page(), address)
@@ -78,7 +70,7 @@ def test_a_newer_page_is_shown_at_once_kept_for_later_and_never_mixed(browser: B
         tab.on("request", lambda request: fetched.append(request.url))
         tab.goto(f"{address}?model=none")
         tab.get_by_role("alert").wait_for()
-        until(tab, PAGE_KEPT)
+        wait_until(tab, PAGE_KEPT)
         title = tab.title()
         tab.close()
         return title, sorted(set(re.findall(r"/v/([0-9a-f]{12})/static/", " ".join(fetched))))

@@ -33,9 +33,9 @@ GZIPPED_BYTES = 150_000
 FIRST_PAINT_MS = 1000
 
 
-def test_the_whole_page_is_used_and_nobody_but_its_server_is_asked(page: Page, bare_address: str) -> None:
+def test_the_whole_page_is_used_and_nobody_but_its_server_is_asked(page: Page, address: str) -> None:
     blocked: list[str] = []
-    own = urlsplit(bare_address).netloc
+    own = urlsplit(address).netloc
 
     def guard(url: str) -> bool:
         if urlsplit(url).netloc in (own, "") or url.startswith(("data:", "blob:")):
@@ -46,7 +46,7 @@ def test_the_whole_page_is_used_and_nobody_but_its_server_is_asked(page: Page, b
     page.route(guard, lambda route: route.abort())
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     watch, fake = Watch(page), FakeEngine(page)
-    chat = ChatPage(page, bare_address)
+    chat = ChatPage(page, address)
     chat.open()
     chat.wait_until_ready()
     file: FilePayload = {"name": "a.html", "mimeType": "", "buffer": b"<img src=https://example.org/a>"}
@@ -55,18 +55,20 @@ def test_the_whole_page_is_used_and_nobody_but_its_server_is_asked(page: Page, b
     chat.ask("![mine](https://example.org/mine.png) <script src=https://example.org/s.js></script>")
     expect(page.locator(".katex").first).to_be_visible()
     expect(page.locator(".hljs-built_in")).to_be_visible()
-    page.wait_for_function("document.fonts.status === 'loaded'")
+    page.wait_for_function("() => document.fonts.status === 'loaded'")
     page.get_by_role("button", name="Copy the code").click()
     page.locator("summary", has_text="a.html").click()
     for name in ("Model:", "Settings", "Performance"):
         page.get_by_role("button", name=name).click()
+        if name == "Model:":
+            expect(page.get_by_role("dialog", name="Models")).to_contain_text("on the GPU")
         page.keyboard.press("Escape")
     page.get_by_role("button", name="Use the dark theme").click()
     page.reload()
     chat.wait_until_ready()
     expect(page.locator(".katex").first).to_be_visible()
     assert blocked == []
-    assert watch.foreign(bare_address) == []
+    assert watch.foreign(address) == []
     assert watch.violations == []
     assert watch.console_errors == []
 
@@ -98,7 +100,7 @@ def test_the_page_is_drawn_within_a_second(page: Page, bare_address: str) -> Non
     # A machine that does other things as well may be late more than once.
     while len(times) < 6 and min(times, default=FIRST_PAINT_MS) >= FIRST_PAINT_MS:
         page.goto(bare_address)
-        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+        page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
         times.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
     print(f"first contentful paint after {times} ms")
     assert min(times) < FIRST_PAINT_MS

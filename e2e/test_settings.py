@@ -43,7 +43,9 @@ def test_settings_belong_to_their_conversation_and_are_kept_with_it(faked: ChatP
     plain = fake_engine.requests[-1]
     assert plain["messages"][0]["role"] == "user"
     assert "temperature" not in plain
-    Sidebar(faked.page).link("Hello").last.click()
+    sidebar = Sidebar(faked.page)
+    sidebar.expect_titles("Hello again", "Hello")
+    sidebar.links.last.click()
     expect(faked.questions).to_have_text("Hello")
     with settings(faked) as dialog:
         expect(dialog.get_by_label("System prompt")).to_have_value("Answer like a pirate.")

@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from e2e.chat_page import ChatPage
+from e2e.waiting import wait_until
 
 WORKER = Path(__file__).with_name("fake_worker.js")
 # Without these the page may not start it.
@@ -104,9 +105,9 @@ def test_a_page_from_the_back_forward_cache_has_an_engine_that_answers(chat: Cha
     chat.page.evaluate("() => dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
     if killed:
         chat.page.evaluate(KILL)
-        chat.page.wait_for_function(f"async () => (await ({ENGINES})()) === 0")
+        wait_until(chat.page, f"async () => (await ({ENGINES})()) === 0")
     chat.page.evaluate("() => dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
-    chat.page.wait_for_function(f"async () => (await ({ENGINES})()) === 1")
+    wait_until(chat.page, f"async () => (await ({ENGINES})()) === 1")
     chat.wait_until_ready()
     expect(chat.answers).to_have_text([ALL])
     assert chat.ask("Again").text == ALL
@@ -128,7 +129,7 @@ def test_a_worker_that_dies_in_an_answer_is_told_and_retry_brings_another(chat: 
 
 def test_a_worker_that_died_between_answers_is_replaced_by_retry(chat: ChatPage) -> None:
     chat.page.evaluate(KILL)
-    chat.page.wait_for_function(f"async () => (await ({ENGINES})()) === 0")
+    wait_until(chat.page, f"async () => (await ({ENGINES})()) === 0")
     assert chat.ask("Count").state == "error"
     chat.retry.click()
     expect(chat.answers.last).to_have_text(ALL)

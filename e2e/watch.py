@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import ConsoleMessage, Page
 
 COUNT_VIOLATIONS = """
 window.violations = [];
@@ -35,9 +35,11 @@ class Watch:
         page.add_init_script(COUNT_VIOLATIONS)
         page.add_init_script(RECORD_PROGRESS)
         page.context.on("request", lambda request: self.requests.append(request.url))
-        page.on(
-            "console", lambda message: self.console_errors.append(message.text) if message.type == "error" else None
-        )
+        page.on("console", self._note)
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.console_errors.append(f"{message.text} {message.location['url']}")
 
     @property
     def violations(self) -> list[str]:

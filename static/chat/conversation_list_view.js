@@ -9,6 +9,7 @@ import { iconButton } from "./icons.js";
 import { strings } from "./strings.js";
 
 const SEARCH_AFTER_MS = 150;
+const PRESSED_AGAIN_MS = 50;
 
 /** The list of conversations with its search field. */
 export class ConversationListView {
@@ -106,6 +107,11 @@ export class ConversationListView {
   }
 
   async #update() {
+    // A press on an entry that is replaced before it ends would do nothing.
+    if (this.#list.matches(":active")) {
+      setTimeout(() => void this.#update(), PRESSED_AGAIN_MS);
+      return;
+    }
     const query = this.#search.value.trim();
     const { conversations, conversation, model } = this.#store.state;
     if (query !== "") this.#texts ??= await this.#library.read();
