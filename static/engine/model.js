@@ -109,17 +109,18 @@ export class Model {
    * @param {GPUDevice} parts.device
    * @param {Uint8Array<ArrayBuffer>} parts.wasmBytes
    * @param {number} [parts.context]  tokens that the K/V caches hold
+   * @param {boolean} [parts.variants]  false: every kernel is the plain one, see kernel_variants.js
    * @param {AbortSignal} [parts.signal]
    * @throws {WebGemmaError} "bad-request" for a context beyond the model's, "aborted"; what the GPU has no room for shows
    *   in record()
    */
-  static async create({ manifest, build, device, wasmBytes, context = manifest.context.default, signal }) {
+  static async create({ manifest, build, device, wasmBytes, context = manifest.context.default, variants = true, signal }) {
     const spec = /** @type {BuildSpec} */ (manifest.builds[build]);
     const { maximum } = manifest.context;
     if (!Number.isInteger(context) || context < 1 || context > maximum) {
       throw new WebGemmaError("bad-request", `The context must be from 1 to ${maximum} tokens, not ${context}.`);
     }
-    const runtime = await Runtime.create({ wasmBytes, device, checks: spec.checks });
+    const runtime = await Runtime.create({ ...{ wasmBytes, device }, checks: spec.checks, variants: spec.variants, plain: !variants });
     try {
       throwIfAborted(signal);
       const model = new Model(runtime, device, manifest, spec, context);
@@ -157,6 +158,8 @@ export class Model {
    */
   async record() {
     await Promise.all([this.#runtime.answered(), this.#programs.compile(this.#firstFunctions())]);
+    const refused = Object.values(this.#runtime.variants.refused);
+    if (refused.length > 0) console.warn(`Plain kernels run in place of ${refused.length} faster ones: ${refused[0]}`);
   }
 
   /** Functions that the first answer needs. */
@@ -369,6 +372,7 @@ export class Model {
     const count = (/** @type {string} */ name) => this.#programs.count(name);
     return {
       gpuBytes: this.#runtime.gpuBytes,
+      kernelVariants: this.#runtime.variants,
       dispatchesPerToken: count("decode") + count("greedy"),
       dispatchesPerSampledToken: count("decode") + count("sample"),
       dispatchesPerPrefillChunk: Object.fromEntries(this.#chunks.map((chunk) => [chunk, count(`prefill_${chunk}`)])),

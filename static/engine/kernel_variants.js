@@ -1,0 +1,32 @@
+/** @import { VariantSpec } from "./manifest.js" */
+
+// Variants of kernels, see build_wasm/variants.py: which a GPU can run, and which it shall run unmeasured.
+
+/**
+ * Whether a GPU has what a variant needs, by its need.
+ *
+ * @type {Record<string, (spec: VariantSpec, device: GPUDevice) => boolean>}
+ */
+const CAN_RUN = {
+  // A browser that does not tell how small a subgroup may be is taken to have one of a single thread.
+  subgroups: ({ subgroup_size: needed }, { features, adapterInfo }) =>
+    features.has("subgroups") && (adapterInfo?.subgroupMinSize ?? 1) >= needed,
+  int8: () => globalThis.navigator?.gpu?.wgslLanguageFeatures?.has("packed_4x8_integer_dot_product") ?? false,
+};
+
+/** Needs whose variants are no slower on any GPU: they are taken unmeasured. */
+const NEVER_SLOWER = new Set(["subgroups"]);
+
+/**
+ * @param {readonly VariantSpec[]} variants  of a build
+ * @param {GPUDevice} device
+ * @returns {VariantSpec[]} those that can run on it, in the same order
+ */
+export function runnable(variants, device) {
+  return variants.filter((spec) => CAN_RUN[spec.needs]?.(spec, device) ?? false);
+}
+
+/** @param {Pick<VariantSpec, "needs">} spec */
+export function neverSlower({ needs }) {
+  return NEVER_SLOWER.has(needs);
+}
