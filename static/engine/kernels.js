@@ -88,17 +88,46 @@ export class Kernel {
 
   async #compileAndCheck() {
     for (const variant of this.variants.filter(neverSlower)) {
-      try {
-        this.pipeline = await this.#pipelineOf(variant);
-        this.variant = variant.name;
-        return;
-      } catch (thrown) {
-        const error = WebGemmaError.from(thrown);
-        if (error.code === "disposed") throw error;
-        this.refused.set(variant.name, error);
-      }
+      const pipeline = await this.compileVariant(variant);
+      if (!pipeline) continue;
+      this.use(variant, pipeline);
+      return;
     }
     this.pipeline = await this.#pipelineOf(this.#plain);
+  }
+
+  /** Variants that may be faster than the kernel on this GPU, or slower: see kernel_choice.js. */
+  get contenders() {
+    return this.variants.filter((variant) => !neverSlower(variant));
+  }
+
+  /**
+   * Compiles and checks a variant, without using it.
+   *
+   * @param {KernelVariant} variant
+   * @returns {Promise<GPUComputePipeline | null>} null: the GPU does not run it rightly, see `refused`
+   * @throws {WebGemmaError} "disposed"
+   */
+  async compileVariant(variant) {
+    try {
+      return await this.#pipelineOf(variant);
+    } catch (thrown) {
+      const error = WebGemmaError.from(thrown);
+      if (error.code === "disposed") throw error;
+      this.refused.set(variant.name, error);
+      return null;
+    }
+  }
+
+  /**
+   * From now on the kernel's dispatches run a variant.
+   *
+   * @param {KernelVariant} variant
+   * @param {GPUComputePipeline} pipeline  of compileVariant()
+   */
+  use({ name }, pipeline) {
+    this.pipeline = pipeline;
+    this.variant = name;
   }
 
   /** @param {KernelCode} source */

@@ -4,6 +4,8 @@
 /** @import { KvCopy } from "./kv_copies.js" */
 /** @import { TokenLogprobs } from "./token_choice.js" */
 import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { choiceMemory } from "./choice_memory.js";
+import { KernelChoice } from "./kernel_choice.js";
 import { timeStepKernels } from "./kernel_times.js";
 import { KvCopies } from "./kv_copies.js";
 import { Programs } from "./programs.js";
@@ -89,7 +91,8 @@ export class Model {
     }
     const rings = build.buffers.filter(({ name, shape }) => name.startsWith("layers.") && shape[0] !== "context");
     this.#ring = Math.min(Infinity, ...rings.map(({ shape }) => Number(shape[0])));
-    this.#programs = new Programs(runtime, device, build.functions, (name) => this.tensorBuffer(name));
+    const choice = new KernelChoice(device, choiceMemory(build.wasm, device.adapterInfo));
+    this.#programs = new Programs(runtime, device, build.functions, (name) => this.tensorBuffer(name), choice);
     this.#readback = new ReadbackRing(device, IN_FLIGHT + 1, ID_BYTES + LOGPROBS_BYTES);
     const caches = build.buffers.filter(({ name }) => name.startsWith("layers."));
     this.#copies = new KvCopies(

@@ -1,3 +1,4 @@
+/** @import { KernelChoice } from "./kernel_choice.js" */
 /** @import { BuildSpec } from "./manifest.js" */
 /** @import { Program } from "./program.js" */
 /** @import { GpuTensor, Runtime } from "./runtime.js" */
@@ -10,6 +11,7 @@ export class Programs {
   #device;
   #functions;
   #tensorOf;
+  #choice;
   /** @type {Map<string, Program>} */
   #recorded = new Map();
 
@@ -18,12 +20,14 @@ export class Programs {
    * @param {GPUDevice} device
    * @param {BuildSpec["functions"]} functions
    * @param {(name: string) => GpuTensor} tensorOf
+   * @param {KernelChoice} choice
    */
-  constructor(runtime, device, functions, tensorOf) {
+  constructor(runtime, device, functions, tensorOf, choice) {
     this.#runtime = runtime;
     this.#device = device;
     this.#functions = functions;
     this.#tensorOf = tensorOf;
+    this.#choice = choice;
   }
 
   /** By function name. */
@@ -48,15 +52,23 @@ export class Programs {
     this.record(Object.keys(this.#functions).filter((name) => !this.#recorded.has(name)));
   }
 
-  /** @param {string[]} names */
+  /**
+   * Compiles the kernels, and chooses between those and their variants where that takes measuring.
+   *
+   * @param {string[]} names
+   */
   async compile(names) {
-    await compileAll(this.dispatches(names).map(({ kernel }) => kernel));
+    const dispatches = this.dispatches(names);
+    await compileAll(dispatches.map(({ kernel }) => kernel));
+    await this.#choice.settle(dispatches);
   }
 
   /** Compiles the kernels that are not compiled yet, one after the other: for the background. */
   async compileRest() {
     try {
-      for (const { kernel } of this.dispatches([...this.#recorded.keys()])) await kernel.compile();
+      const dispatches = this.dispatches([...this.#recorded.keys()]);
+      for (const { kernel } of dispatches) await kernel.compile();
+      await this.#choice.settle(dispatches);
     } catch {
       // Whoever uses the program is told.
     }
