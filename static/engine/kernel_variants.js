@@ -1,4 +1,5 @@
-/** @import { VariantSpec } from "./manifest.js" */
+/** @import { KernelVariant } from "./kernels.js" */
+/** @import { KernelCheck, VariantSpec } from "./manifest.js" */
 
 // Variants of kernels, see build_wasm/variants.py: which a GPU can run, and which it shall run unmeasured.
 
@@ -24,6 +25,19 @@ const NEVER_SLOWER = new Set(["subgroups"]);
  */
 export function runnable(variants, device) {
   return variants.filter((spec) => CAN_RUN[spec.needs]?.(spec, device) ?? false);
+}
+
+/**
+ * @param {string} kernel
+ * @param {readonly VariantSpec[]} variants
+ * @param {{ sources: Record<string, { code: string }>, checks: Record<string, KernelCheck> }} module  what it holds, by name
+ * @returns {KernelVariant[]} the kernel's; without those that the module lacks or that nothing would prove right
+ */
+export function variantsOf(kernel, variants, { sources, checks }) {
+  return variants.flatMap(({ kernel: of, variant: name, needs }) => {
+    const [code, check] = [sources[name]?.code, checks[name]];
+    return of === kernel && code !== undefined && check ? [{ name, needs, code, check }] : [];
+  });
 }
 
 /** @param {Pick<VariantSpec, "needs">} spec */

@@ -5,7 +5,7 @@
 import { instantiate } from "../vendor/web-runtime.js";
 import { CompileQueue } from "./compile_queue.js";
 import { WebGemmaError } from "./errors.js";
-import { runnable } from "./kernel_variants.js";
+import { runnable, variantsOf } from "./kernel_variants.js";
 import { Kernel } from "./kernels.js";
 import { Program } from "./program.js";
 import { Recorder } from "./recorder.js";
@@ -72,16 +72,12 @@ export class Runtime {
       return [instance.detachFromCurrentScope(machine), found];
     });
     const usable = plain ? [] : runnable(variants, device);
-    const variantsOf = (/** @type {string} */ name) =>
-      usable.flatMap(({ kernel, variant, needs }) => {
-        const [code, check] = [sources[variant]?.code, checks[variant]];
-        return kernel === name && code !== undefined && check ? [{ name: variant, needs, code, check }] : [];
-      });
     const others = new Set(variants.map(({ variant }) => variant));
     for (const { info, code } of Object.values(sources)) {
       const { name } = info;
       if (others.has(name)) continue;
-      this.#kernels.set(name, new Kernel(device, info, { code, check: checks[name] }, this.#queue, variantsOf(name)));
+      const own = variantsOf(name, usable, { sources, checks });
+      this.#kernels.set(name, new Kernel(device, info, { code, check: checks[name] }, this.#queue, own));
     }
   }
 
