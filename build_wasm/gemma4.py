@@ -41,7 +41,7 @@ RING_SLACK = max(CHUNKS)  # a sliding layer's ring holds a whole chunk beside th
 LONG_ROW = 128  # chunks from which two rows are multiplied together
 STATE_TOKEN = 3  # index of the current token's id in `state`
 TABLE_FORMATS: dict[Quantization, TableFormat] = {"q4": "q4", "q4-small": "q3", "none": "f32"}
-SUBGROUP_FOLD = 8  # threads that variants add up by shuffles: no subgroup of the GPUs that matter is smaller
+SUBGROUP_FOLD = 8  # threads that variants add up by shuffles: a smaller subgroup (old mobile GPUs) runs plain kernels
 FULL_SPLITS, SLIDING_KEYS_PER_SPLIT = 32, 32
 
 CHOOSING = {
