@@ -3,9 +3,11 @@
 /** @import { Kernel } from "./kernels.js" */
 
 /** A pass is measured that takes about so long: shorter ones are lost in what a submission itself takes. */
-const LONG_ENOUGH_MS = 4;
+const LONG_ENOUGH_MS = 10;
 const MOST_REPEATS = 64;
 const ROUNDS = 3;
+/** An idle GPU takes about so long to run at its full clock. */
+const WARM_UP_MS = 80;
 /** On GPUs where one dispatch takes so long, one round is long enough to tell. */
 const SLOW_MS = 100;
 /** A variant must take less than this part of the plain kernel's time: it may be less exact. */
@@ -81,7 +83,10 @@ export class KernelChoice {
    */
   async #isFaster(dispatch, pipeline, plain) {
     await this.#time(dispatch, pipeline, 1); // The first run of each may be slower.
-    const once = await this.#time(dispatch, plain, 1);
+    let once = Infinity;
+    const start = this.#now();
+    do once = Math.min(once, await this.#time(dispatch, plain, 4) / 4);
+    while (this.#now() - start < WARM_UP_MS);
     const repeats = Math.min(MOST_REPEATS, Math.ceil(LONG_ENOUGH_MS / Math.max(once, 0.01)));
     const best = { variant: Infinity, plain: Infinity };
     for (let round = 0; round < (once > SLOW_MS ? 1 : ROUNDS); round += 1) {
