@@ -10,6 +10,7 @@ from build_wasm.config import TextConfig
 from build_wasm.gemma4 import Gemma4
 from build_wasm.manifest import BuildInfo, BuildName, Limits, Quantization
 from build_wasm.selftest import kernel_checks
+from build_wasm.variants import check_variants
 from build_wasm.wasm import export_wasm, kernel_use, web_target
 from build_wasm.weights import MAX_BINDING
 
@@ -26,12 +27,13 @@ def compile_model(
 ) -> BuildInfo:
     """Compiles the model for WebGPU into the wasm file `out`. build: f32, or f16 for adapters with shader-f16.
 
-    Raises BuildError when a kernel needs more than WebGPU promises, naming it.
+    Raises BuildError when a kernel needs more than WebGPU promises, or a variant cannot take its place, naming it.
     """
     model = Gemma4(config, quantization, KV_DTYPE[build])
     report(f"Writing the model's functions ({build})")
     module, functions = model.build()
     kernels = export_wasm(module, web_target(), out, report)
+    check_variants(module, kernels, model.graph.variants)
     report("Computing what the page's self-test must find")
     uses = [kernel_use(name, source) for name, source in kernels.items()]
     return BuildInfo(
@@ -47,4 +49,5 @@ def compile_model(
         buffers=model.buffers,
         functions=functions,
         checks=kernel_checks(module, kernels, model.graph.numbers, report),
+        variants=model.graph.variants,
     )

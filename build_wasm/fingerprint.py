@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # All that decides what is in the wasm files and how the manifest describes them.
-MODULES = ("compile.py", "config.py", "gemma4.py", "graph.py", "rope.py", "wasm.py", "weights.py")
+MODULES = ("compile.py", "config.py", "gemma4.py", "graph.py", "rope.py", "variants.py", "wasm.py", "weights.py")
 FOLDERS = ("kernels", "runtime")
 SOURCES = frozenset({".py", ".cc", ".h"})
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "ziglang")

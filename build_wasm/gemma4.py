@@ -11,7 +11,7 @@ logprobs    log-probabilities of the token just chosen and of the likeliest ones
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -33,6 +33,7 @@ from build_wasm.kernels.matvec import Prologue, matvec, ple_matvec, shape_number
 from build_wasm.kernels.norms import add_norm
 from build_wasm.kernels.ple import TableFormat, gate_embeddings
 from build_wasm.manifest import BufferInfo, FunctionInfo, Quantization
+from build_wasm.variants import Variant
 from build_wasm.weights import packed_tensors
 
 CHUNKS = (32, 128, 512)
@@ -40,6 +41,7 @@ RING_SLACK = max(CHUNKS)  # a sliding layer's ring holds a whole chunk beside th
 LONG_ROW = 128  # chunks from which two rows are multiplied together
 STATE_TOKEN = 3  # index of the current token's id in `state`
 TABLE_FORMATS: dict[Quantization, TableFormat] = {"q4": "q4", "q4-small": "q3", "none": "f32"}
+SUBGROUP_FOLD = 8  # threads that variants add up by shuffles: a smaller subgroup (old mobile GPUs) runs plain kernels
 FULL_SPLITS, SLIDING_KEYS_PER_SPLIT = 32, 32
 
 CHOOSING = {
@@ -283,11 +285,13 @@ class Gemma4:
         )
         for matrix, names, first in pieces:
             tile = tiling(matrix, width=4)
+            make = partial(matvec, None, matrix.format, tile, "ready", softcap=c.final_logit_softcapping)
             # What "ready" does not read (d, norms, h_out) is passed as x.
             self.graph.call(
                 f"lm_head_{tile.lanes}x{tile.width}",
-                partial(matvec, None, matrix.format, tile, "ready", softcap=c.final_logit_softcapping),
+                make,
                 [x, x, x, *names, *shape_numbers(matrix, tile), 0, 0, 0, first, x, "logits"],
+                variants=_with_subgroups(make),
             )
 
     def _attend(self, i: int, qkv: Any) -> Any:
@@ -321,12 +325,13 @@ class Gemma4:
         """W x. A "ready" kernel serves every matrix that is tiled alike."""
         matrix, names = self._matrix(name)
         tile = tiling(matrix, width=2 if matrix.chunks >= LONG_ROW else 1)
-        columns = None if prologue == "ready" else matrix.columns
+        make = partial(matvec, None if prologue == "ready" else matrix.columns, matrix.format, tile, prologue)
         (out,) = self.graph.call(
             f"{role}_{matrix.format}_{tile.lanes}x{tile.width}",
-            lambda: matvec(columns, matrix.format, tile, prologue),
+            make,
             [x, x, x, *names, *shape_numbers(matrix, tile), 0, 0, 0, 0, x],
             outputs=[((matrix.rows,), "float32")],
+            variants=_with_subgroups(make),
         )
         return out
 
@@ -347,26 +352,31 @@ class Gemma4:
         tile = tiling(matrix, width=width)
         post, scale = before or (0, None)
         first = "" if before else "first_"
+        make = partial(
+            matvec, matrix.columns, matrix.format, tile, "norm", delta=before is not None, scaled=scale is not None,
+            normed=pre is not None, eps=self.config.rms_norm_eps, geglu_for=geglu_for.format if geglu_for else None,
+        )  # fmt: skip
         return self.graph.call(
             f"{first}{role}",
-            lambda: matvec(
-                matrix.columns, matrix.format, tile, "norm", delta=before is not None, scaled=scale is not None,
-                normed=pre is not None, eps=self.config.rms_norm_eps, geglu_for=geglu_for.format if geglu_for else None,
-            ),
+            make,
             [h, h if delta is None else delta, "norms", *names, *shape_numbers(matrix, tile),
              post, scale or 0, pre or 0, 0],
             outputs=[self._rows(1, matrix.columns), ((matrix.rows // 2 if geglu_for else matrix.rows,), "float32")],
+            variants=_with_subgroups(make),
         )  # fmt: skip
 
     def _ple(self, i: int, gate: Any, ctx: Any) -> Any:
         c = self.config
         matrix, names = self._matrix(f"layers.{i}.ple_proj")
-        tile = tiling(matrix)
+        make = partial(
+            ple_matvec, matrix, tiling(matrix), c.num_hidden_layers, c.vocab_size, self.table_format, c.rms_norm_eps
+        )
         (out,) = self.graph.call(
             "ple_proj",
-            lambda: ple_matvec(matrix, tile, c.num_hidden_layers, c.vocab_size, self.table_format, c.rms_norm_eps),
+            make,
             [gate, ctx, "ple_norm", f"layers.{i}.ple", "state", *names, i, STATE_TOKEN],
             outputs=[((matrix.rows,), "float32")],
+            variants=_with_subgroups(make),
         )
         return out
 
@@ -383,6 +393,11 @@ class Gemma4:
                 outputs=[(array.shape, array.dtype) for array in step.outputs],
             )
             fresh |= {array.name: result for array, result in zip(step.outputs, results, strict=True)}
+
+
+def _with_subgroups(make: Callable[..., Any]) -> list[Variant]:
+    """The variant of a product that adds up by shuffles."""
+    return [Variant("subgroups", "subgroups", partial(make, fold=SUBGROUP_FOLD), SUBGROUP_FOLD)]
 
 
 def _kernel_of(step: sampling.Step) -> Any:

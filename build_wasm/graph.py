@@ -9,6 +9,9 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from build_wasm.manifest import VariantInfo
+from build_wasm.variants import Variant
+
 Shape = Sequence[Any]
 
 
@@ -24,6 +27,7 @@ class Graph:
         self._builder = relax.BlockBuilder()
         self._kernels: dict[str, tuple[Any, Any]] = {}
         self.numbers: dict[str, dict[str, int]] = {}  # by kernel: the numbers that its first call gives it, by name
+        self.variants: list[VariantInfo] = []
         self._parameters: dict[str, Any] = {}
 
     def function(self, name: str, body: Callable[[], None]) -> list[str]:
@@ -46,20 +50,23 @@ class Graph:
         args: Sequence[Any],
         *,
         outputs: Sequence[tuple[Shape, str]] = (),
+        variants: Sequence[Variant] = (),
     ) -> list[Any]:
         """Dispatches kernel `name` (made by `kernel` at its first use).
 
         args: its leading parameters: buffer names, results of earlier calls, ints. outputs: (shape, dtype) of the
-        fresh tensors that are its last parameters; they are returned.
+        fresh tensors that are its last parameters; they are returned. variants: of the kernel, the best first; they are
+        added at its first use as well.
         """
         if self._dry_names is not None:
             for arg in args:
                 if isinstance(arg, str) and arg not in self._dry_names:
                     self._dry_names.append(arg)
             return ["" for _ in outputs]
-        function, variable = self._kernel(name, kernel)
+        function, variable = self._kernel(name, kernel, variants)
         numbers = {str(function.params[i].name): arg for i, arg in enumerate(args) if isinstance(arg, int)}
-        self.numbers.setdefault(name, numbers)
+        for each in (name, *(variant.function_name(name) for variant in variants)):
+            self.numbers.setdefault(each, numbers)
         values = [self._as_parameter(arg, function.params[i]) for i, arg in enumerate(args)]
         results = [
             self._builder.emit(relax.op.builtin.alloc_tensor(relax.ShapeExpr(list(shape)), dtype, 0))
@@ -88,12 +95,18 @@ class Graph:
         opened: AbstractContextManager[Any] = self._builder.function(name, parameters, attrs={"relax.force_pure": True})
         return opened
 
-    def _kernel(self, name: str, kernel: Callable[[], Any]) -> tuple[Any, Any]:
+    def _kernel(self, name: str, kernel: Callable[[], Any], variants: Sequence[Variant]) -> tuple[Any, Any]:
         if name not in self._kernels:
-            # Explicit thread bindings: no schedule is to be applied.
-            function = kernel().with_attr("global_symbol", name).with_attr("tirx.is_scheduled", True)
-            self._kernels[name] = (function, self._builder.add_func(function, name))
+            self._kernels[name] = self._add(name, kernel())
+            for variant in variants:
+                self._add(variant.function_name(name), variant.function())
+                self.variants.append(variant.info(name))
         return self._kernels[name]
+
+    def _add(self, name: str, function: Any) -> tuple[Any, Any]:
+        # Explicit thread bindings: no schedule is to be applied.
+        function = function.with_attr("global_symbol", name).with_attr("tirx.is_scheduled", True)
+        return function, self._builder.add_func(function, name)
 
     def _as_parameter(self, arg: Any, parameter: Any) -> Any:
         """The argument as a value of the function: a tensor's bytes as they are, whatever extents or vec4s a kernel

@@ -14,6 +14,9 @@ SCHEMA_VERSION = 2
 # q4-small: the per-layer embedding table in 3 bits, and its projection in 4
 Quantization = Literal["q4", "q4-small", "none"]
 BuildName = Literal["f32", "f16"]
+# What a variant of a kernel needs of a GPU. subgroups: the device feature of that name, in subgroups that are large
+# enough; int8: WGSL's packed_4x8_integer_dot_product.
+Needs = Literal["subgroups", "int8"]
 TensorDType = Literal["uint32", "float32", "int32", "float16"]
 Count = Annotated[int, Field(ge=0)]
 # One path component without tricks: artifacts are served by name.
@@ -124,10 +127,22 @@ class KernelCheck(Strict):
     buffers: list[CheckedBuffer]
 
 
+class VariantInfo(Strict):
+    """A kernel that may run in place of another one where the GPU has what it needs; see build_wasm/variants.py.
+
+    kernel, variant: names of both. subgroup_size: threads that every subgroup must have at least.
+    """
+
+    kernel: str
+    variant: str
+    needs: Needs
+    subgroup_size: Count = 0
+
+
 class BuildInfo(Strict):
     """One wasm build. `wasm` is the path of a file with role wasm (filled in when the artifact is assembled).
 
-    checks: by kernel name; see build_wasm/selftest.py.
+    checks: by kernel name; see build_wasm/selftest.py. variants: of a kernel, the best first.
     """
 
     wasm: str
@@ -136,6 +151,7 @@ class BuildInfo(Strict):
     buffers: list[BufferInfo]
     functions: dict[str, FunctionInfo]
     checks: dict[str, KernelCheck] = Field(default_factory=dict)
+    variants: list[VariantInfo] = []
 
 
 class Piece(Strict):

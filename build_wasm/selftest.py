@@ -116,13 +116,13 @@ def kernel_checks(
         if name not in sources:
             continue
         try:
-            checks[name] = kernel_check(sources[name], _grid(function), numbers.get(variable.name_hint, {}))
+            checks[name] = kernel_check(sources[name], grid_of(function), numbers.get(variable.name_hint, {}))
         except BuildError as error:
             report(f"No self-test for {name}: {error}")
     return checks
 
 
-def _grid(function: Any) -> tuple[Any, Any]:
+def grid_of(function: Any) -> tuple[Any, Any]:
     """Extents of the loops over blockIdx.x and blockIdx.y of a PrimFunc whose loops are bound to threads."""
     extents = {"blockIdx.x": 1, "blockIdx.y": 1}
     statement = function.body

@@ -1,8 +1,8 @@
 """Runs the WGSL that TVM writes, in numpy: every invocation of a few workgroups in lockstep.
 
 It says what a kernel must give on a GPU, from the very text that the GPU gets, whatever the kernel computes. Only what
-TVM generates is understood: i32, u32, f32, f16, bool and vectors of them, arrays, `if`, `for`, barriers; anything else
-is refused.
+TVM generates is understood: i32, u32, f32, f16, bool and vectors of them, arrays, `if`, `for`, barriers, shuffles
+between neighbours; anything else is refused.
 """
 
 from __future__ import annotations
@@ -326,5 +326,7 @@ class _Translator:
             while not self._take(")"):
                 arguments.append(self._expression(mask))
                 self._take(",")
+            if name == "subgroupShuffleDown":
+                return f"shuffle_down({', '.join(arguments)}, {mask})"
             return f"call({name!r}, {', '.join(arguments)})"
         return f"v_{name}.load(zero, {mask})" if name in self.variables else f"v_{name}"

@@ -56,6 +56,15 @@ class Operations:
         return result
 
     @staticmethod
+    def shuffle_down(value: Array, delta: Array, mask: Array) -> Array:
+        """The value of the thread `delta` further on. How large a subgroup is is not known here: a kernel must not use
+        what comes from another one."""
+        if not mask.all():
+            raise BuildError("The self-test understands shuffles only where all threads take part.")
+        moved: Array = np.roll(value, -int(delta[0]), axis=0)
+        return moved
+
+    @staticmethod
     def call(name: str, *arguments: Array) -> Array:
         if name.startswith("bitcast<"):
             cast: Array = np.ascontiguousarray(arguments[0]).view(element(name[8:-1])[0])

@@ -26,8 +26,9 @@ from build_wasm.kernels.formats import (
     x_place,
     zero4,
 )
-from build_wasm.kernels.norms import SEGMENT, residual_norm
+from build_wasm.kernels.norms import partial_sums, residual_norm
 from build_wasm.kernels.ple import TableFormat, gated_embedding, table_dtype, table_row_words
+from build_wasm.kernels.subgroups import fold_down
 
 THREADS = 128
 MOST_ROWS = 8  # of a team
@@ -68,14 +69,18 @@ def shape_numbers(matrix: Matrix, tile: Tiling) -> tuple[int, int, int, int, int
 class Products:
     """Inline functions that multiply the rows of a workgroup by x and add up what its threads have.
 
-    width: rows that a team multiplies together. A kernel that uses them has in registers w [2 width] of the weights'
+    width: rows that a team multiplies together. fold: neighbouring threads whose sums meet in registers, see
+    subgroups.fold_down; 0: in workgroup memory. A kernel that uses them has in registers w [2 width] of the weights'
     type, words uint32 [2 width], at int32 [2 width], xs vec4 [8], part vec4 [1], acc vec4 [width], value float32 [1];
-    in workgroup memory sums float32 [MOST_ROWS * THREADS] and folded float32 [MOST_ROWS * THREADS / 8].
+    in workgroup memory sums float32 [MOST_ROWS * waiting] and folded float32 [sums_of_rows].
     """
 
-    def __init__(self, format_: Format, lanes: int, width: int) -> None:
+    def __init__(self, format_: Format, lanes: int, width: int, fold: int = 0) -> None:
         self.lanes, self.teams, self.width = lanes, THREADS // lanes, width
-        self.segments = lanes // 8
+        self.fold = min(fold, lanes)
+        self.segments = lanes // (self.fold or 8)
+        self.waiting = 1 if fold else THREADS  # threads whose sums lie in workgroup memory
+        self.sums_of_rows = MOST_ROWS * self.teams * self.segments
         self.format = format_
         self.start, self.run, self.row_sum = self._start(), self._run(), self._row_sum()
 
@@ -110,6 +115,7 @@ class Products:
         lanes, teams, segments, format_, width = self.lanes, self.teams, self.segments, self.format, self.width
         quantized, vectors = format_ == "q4", PER_CHUNK[format_] // 4
         load = self._load()
+        fold, shuffled, fold_segment = self.fold, self.fold > 0, fold_down(self.fold or 1)
 
         @T.inline
         def run(
@@ -144,14 +150,21 @@ class Products:
                                 part[0] = part[0] * splat(f16_of(words[i], at[i]))
                             acc[i] = acc[i] + part[0]
                 for i in T.unroll(width):
-                    sums[((r * width + i) * lanes + tx % lanes) * teams + tx // lanes] = lanes_sum(acc[i])
+                    if shuffled:
+                        value[0] = lanes_sum(acc[i])
+                        fold_segment(value)
+                        if tx % fold == 0:
+                            folded[((r * width + i) * segments + tx % lanes // fold) * teams + tx // lanes] = value[0]
+                    else:
+                        sums[((r * width + i) * lanes + tx % lanes) * teams + tx // lanes] = lanes_sum(acc[i])
             T.tvm_storage_sync("shared")
-            if tx < rows * segments * teams:
-                value[0] = T.float32(0)
-                for i in T.serial(8):
-                    value[0] = value[0] + sums[(tx // teams * 8 + i) * teams + tx % teams]
-                folded[tx] = value[0]
-            T.tvm_storage_sync("shared")
+            if not shuffled:
+                if tx < rows * segments * teams:
+                    value[0] = T.float32(0)
+                    for i in T.serial(8):
+                        value[0] = value[0] + sums[(tx // teams * 8 + i) * teams + tx % teams]
+                    folded[tx] = value[0]
+                T.tvm_storage_sync("shared")
 
         return run
 
@@ -219,9 +232,11 @@ def matvec(
     eps: float = 1e-6,
     geglu_for: Format | None = None,
     softcap: float | None = None,
+    fold: int = 0,
 ) -> Any:
     """out[offset + n] = sum_k W[n, k] x[k], see Prologue; delta, scaled and normed as in norms.residual_norm, whose h'
-    the first workgroup writes to h_out. columns: K, None where it is known only when the kernel runs ("ready").
+    the first workgroup writes to h_out. columns: K, None where it is known only when the kernel runs ("ready"). fold:
+    see Products; the variant needs subgroups of at least so many threads.
 
     Parameters: h, d float32 [1, K]; norms float32 [.., K]; weight, scales as in Matrix, flat; shape_numbers; post_row,
     scale_row, pre_row of norms; offset; h_out float32 [1, K]; out float32 [..] (geglu_for: N / 2 of them). What the
@@ -234,10 +249,10 @@ def matvec(
     vectors = matrix.columns // 4
     apply = residual_norm(
         matrix.columns, THREADS, delta=delta, scaled=scaled, normed=normed, eps=eps,
-        x_at=lambda row, v: matrix.x_vector(v),
+        x_at=lambda row, v: matrix.x_vector(v), fold=fold,
     )  # fmt: skip
     copies = -(-vectors // THREADS)
-    products = Products(format_, tile.lanes, tile.width)
+    products = Products(format_, tile.lanes, tile.width, fold)
     start, run = products.start, products.run
     write = products.store_geglu(geglu_for) if geglu_for else products.store(softcap)
 
@@ -271,8 +286,8 @@ def matvec(
                     part = T.alloc_buffer((1,), "float32x4", scope="local")
                     acc = T.alloc_buffer((tile.width,), "float32x4", scope="local")
                     value = T.alloc_buffer((4,), "float32", scope="local")
-                    sums = T.alloc_buffer((MOST_ROWS * THREADS,), "float32", scope="shared")
-                    folded = T.alloc_buffer((MOST_ROWS * THREADS // 8,), "float32", scope="shared")
+                    sums = T.alloc_buffer((MOST_ROWS * products.waiting,), "float32", scope="shared")
+                    folded = T.alloc_buffer((products.sums_of_rows,), "float32", scope="shared")
                     if ready:
                         start(W, S, w, words, at, n32, T.Cast("int32", chunks), rows32, bx, tx)
                         run(
@@ -287,8 +302,8 @@ def matvec(
                             added = T.alloc_buffer((copies,), "float32x4", scope="local")
                             weights = T.alloc_buffer((copies,), "float32x4", scope="local")
                             joined = T.alloc_buffer((1,), "float32x4", scope="local")
-                            scratch = T.alloc_buffer((THREADS,), "float32x4", scope="shared")
-                            partial = T.alloc_buffer((THREADS // SEGMENT,), "float32x4", scope="shared")
+                            scratch = T.alloc_buffer((products.waiting,), "float32x4", scope="shared")
+                            partial = T.alloc_buffer((partial_sums(THREADS, fold),), "float32x4", scope="shared")
                             X2 = T.decl_buffer((1, vectors), "float32x4", data=X.data)
                             D2 = T.decl_buffer((1, vectors), "float32x4", data=D.data if delta else X.data)
                             H2 = T.decl_buffer((1, vectors), "float32x4", data=H.data)
@@ -311,13 +326,16 @@ def matvec(
 
 
 @cache
-def ple_matvec(matrix: Matrix, tile: Tiling, layers: int, vocabulary: int, table: TableFormat, eps: float) -> Any:
+def ple_matvec(
+    matrix: Matrix, tile: Tiling, layers: int, vocabulary: int, table: TableFormat, eps: float, *, fold: int = 0
+) -> Any:
     """out = W g with ple.gated_embedding's g (K = P): gate float32 [1, P], ctx [1, layers * P], norm [1, P], the
-    layer's table slice, ids int32 [n] with the token at `at`; weight, scales as in Matrix, flat -> out float32 [N]."""
+    layer's table slice, ids int32 [n] with the token at `at`; weight, scales as in Matrix, flat -> out float32 [N].
+    fold: as in matvec."""
     N, P, chunks = matrix.rows, matrix.columns, matrix.chunks
     words_per_row, table_type = table_row_words(P, table), table_dtype(table)
-    apply = gated_embedding(P, THREADS, table, eps)
-    products = Products(matrix.format, tile.lanes, tile.width)
+    apply = gated_embedding(P, THREADS, table, eps, fold)
+    products = Products(matrix.format, tile.lanes, tile.width, fold)
     start, run, write = products.start, products.run, products.store(None)
     groups = -(-N // (products.teams * tile.rows))
     x_vectors = P // 4
@@ -352,10 +370,10 @@ def ple_matvec(matrix: Matrix, tile: Tiling, layers: int, vocabulary: int, table
                     part = T.alloc_buffer((1,), "float32x4", scope="local")
                     acc = T.alloc_buffer((tile.width,), "float32x4", scope="local")
                     value = T.alloc_buffer((1,), "float32", scope="local")
-                    sums = T.alloc_buffer((MOST_ROWS * THREADS,), "float32", scope="shared")
-                    folded = T.alloc_buffer((MOST_ROWS * THREADS // 8,), "float32", scope="shared")
-                    scratch = T.alloc_buffer((THREADS,), "float32", scope="shared")
-                    partial = T.alloc_buffer((THREADS // SEGMENT,), "float32", scope="shared")
+                    sums = T.alloc_buffer((MOST_ROWS * products.waiting,), "float32", scope="shared")
+                    folded = T.alloc_buffer((products.sums_of_rows,), "float32", scope="shared")
+                    scratch = T.alloc_buffer((products.waiting,), "float32", scope="shared")
+                    partial = T.alloc_buffer((partial_sums(THREADS, fold),), "float32", scope="shared")
                     parts = T.alloc_buffer((3 * -(-P // THREADS),), "float32", scope="local")
                     g = T.alloc_buffer((P,), "float32", scope="shared")
                     x = T.alloc_buffer((x_vectors,), "float32x4", scope="shared")

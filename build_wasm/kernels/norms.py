@@ -8,26 +8,34 @@ from typing import Any
 from tvm.script import tirx as T
 
 from build_wasm.kernels.formats import dot, lane, splat, vec4, zero4
+from build_wasm.kernels.subgroups import fold_down
 
 SEGMENT = 16
 
 
-def reduce_sum(threads: int) -> Any:
+def reduce_sum(threads: int, fold: int = 0) -> Any:
     """Inline function: every thread gets the sum over the workgroup of its own value[0], in value[0].
 
-    scratch [threads], partial [threads / 16], of value's type, in workgroup memory; no thread may still read them.
+    scratch [threads], partial [partial_sums(threads, fold)], of value's type, in workgroup memory; no thread may still
+    read them. fold: of subgroups.fold_down, which then takes the place of scratch; 0: without subgroups.
     """
-    segments = threads // SEGMENT
+    segments, shuffled = partial_sums(threads, fold), fold > 0
+    fold_segment = fold_down(fold or 1)
 
     @T.inline
     def total(value: Any, scratch: Any, partial: Any, tx: Any) -> None:
-        scratch[tx] = value[0]
-        T.tvm_storage_sync("shared")
-        if tx < segments:
-            value[0] = scratch[tx]
-            for i in T.serial(SEGMENT - 1):
-                value[0] = value[0] + scratch[(i + 1) * segments + tx]
-            partial[tx] = value[0]
+        if shuffled:
+            fold_segment(value)
+            if tx % fold == 0:
+                partial[tx // fold] = value[0]
+        else:
+            scratch[tx] = value[0]
+            T.tvm_storage_sync("shared")
+            if tx < segments:
+                value[0] = scratch[tx]
+                for i in T.serial(SEGMENT - 1):
+                    value[0] = value[0] + scratch[(i + 1) * segments + tx]
+                partial[tx] = value[0]
         T.tvm_storage_sync("shared")
         value[0] = partial[0]
         for i in T.serial(segments - 1):
@@ -36,7 +44,14 @@ def reduce_sum(threads: int) -> Any:
     return total
 
 
-def residual_norm(K: int, threads: int, *, delta: bool, scaled: bool, normed: bool, eps: float, x_at: Any) -> Any:
+def partial_sums(threads: int, fold: int = 0) -> int:
+    """Length of reduce_sum's `partial`."""
+    return threads // (fold or SEGMENT)
+
+
+def residual_norm(
+    K: int, threads: int, *, delta: bool, scaled: bool, normed: bool, eps: float, x_at: Any, fold: int = 0
+) -> Any:
     """Inline function with the arithmetic between two matrices, on vec4s, one row:
 
         h' = (h + rms(d) * norms[post_row]) * norms[scale_row, 0]      (without d: h' = h; without scaled: no factor)
@@ -48,11 +63,11 @@ def residual_norm(K: int, threads: int, *, delta: bool, scaled: bool, normed: bo
 
     Both norms come from one reduction: with t = d * norms[post_row] and r = rms's factor of d, the sum of h'^2 is
     scale^2 * (sum h^2 + 2 r sum h t + r^2 sum t^2). own, added, weights: vec4 [steps], value: float [4], joined: vec4
-    [1], in registers; scratch, partial: vec4, see reduce_sum.
+    [1], in registers; scratch, partial: vec4, and fold: see reduce_sum.
     """
     vectors = K // 4
     steps = -(-vectors // threads)
-    total = reduce_sum(threads)
+    total = reduce_sum(threads, fold)
 
     @T.inline
     def apply(

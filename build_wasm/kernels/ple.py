@@ -49,16 +49,17 @@ def table_value(table: Any, token: Any, p: Any, P: int, format_: TableFormat) ->
     return (T.Cast("float32", code) - T.float32(8)) * scale
 
 
-def gated_embedding(P: int, threads: int, format_: TableFormat, eps: float) -> Any:
+def gated_embedding(P: int, threads: int, format_: TableFormat, eps: float, fold: int = 0) -> Any:
     """Inline function: for every p of one row,
 
         g[p] = gelu(gate[p]) * (rms(ctx)[p] * norm[p] + table[token, p] * sqrt(P)) * 2^-0.5
 
     gate [rows, P]; ctx [rows, layers * P], this layer's part; norm [1, P]. Thread tx writes p = tx, tx + threads, ...
-    through out[place(row, p)]. Registers: value [3 * ceil(P / threads)], total_of [1].
+    through out[place(row, p)]. Registers: value [3 * ceil(P / threads)], total_of [1]. scratch, partial, fold: of
+    norms.reduce_sum.
     """
     steps = -(-P // threads)
-    total = reduce_sum(threads)
+    total = reduce_sum(threads, fold)
 
     @T.inline
     def apply(

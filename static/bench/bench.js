@@ -35,6 +35,7 @@ const TOKEN = 100;
  * @property {number} runs  of each measurement; the median is reported
  * @property {number} tokens  decoded per run
  * @property {boolean} kernels  time each kernel with timestamp queries
+ * @property {boolean} variants  false: plain kernels only
  * @property {number} visits  loads as the chat makes them, with the browser's storage
  * @property {string} version  of the page
  * @property {(text: string) => void} log
@@ -89,11 +90,11 @@ async function timed(action) {
  */
 export async function bench(options) {
   requireVisible();
-  const { url, build, context, log, progress = () => {} } = options;
+  const { url, build, context, variants, log, progress = () => {} } = options;
   const manifest = await fetchManifest(url, fetch);
   checkLengths(options, context ?? manifest.context.default);
   const onVisit = (/** @type {number} */ visit) => progress(0, `Loading as the chat does, ${visit + 1} of ${options.visits}`);
-  const visits = await timeVisits({ url, build, context, count: options.visits, onVisit });
+  const visits = await timeVisits({ url, build, context, variants, count: options.visits, onVisit });
   log(`visits: ${JSON.stringify(visits)}`);
   const { device, adapterInfo, buildName } = await requestDevice(manifest.builds, { force: build });
   /** @type {string[]} */
@@ -103,7 +104,7 @@ export async function bench(options) {
     progress(0, "Loading the model");
     const onProgress = (/** @type {number} */ share) => progress(0.2 * share, "Loading the model");
     const started = performance.now();
-    const { model, load } = await loadModel({ manifest, buildName, device, url, context, started, onProgress });
+    const { model, load } = await loadModel({ manifest, buildName, device, url, context, variants, started, onProgress });
     log(`loaded: ${JSON.stringify(load)}`);
     const measured = await measure(model, manifest, buildName, device, options);
     const uploadBytesPerSecond = await measureUpload(device);

@@ -29,18 +29,19 @@ const UPLOAD_SAMPLES = 8;
  * @param {GPUDevice} parts.device
  * @param {string} parts.url
  * @param {number} [parts.context]
+ * @param {boolean} [parts.variants]  false: plain kernels only
  * @param {number} parts.started  performance.now() at the start
  * @param {(share: number) => void} parts.onProgress  0 to 1
  * @returns {Promise<{ model: Model, load: LoadTimes }>}
  */
-export async function loadModel({ manifest, buildName, device, url, context, started, onProgress }) {
+export async function loadModel({ manifest, buildName, device, url, context, variants, started, onProgress }) {
   const build = /** @type {BuildSpec} */ (manifest.builds[buildName]);
   /** @type {typeof fetch} */
   const fetchBytes = (input, init) => fetch(input, init);
   const source = new ShardSource({ manifest, baseUrl: url, fetch: fetchBytes, transfers: transfersInWorkers(url) });
   const wasmBytes = await source.file(fileAt(manifest, build.wasm));
   const before = performance.now();
-  const model = await Model.create({ manifest, build: buildName, device, wasmBytes, context });
+  const model = await Model.create({ manifest, build: buildName, device, wasmBytes, context, variants });
   const created = performance.now();
   try {
     await loadWeights({

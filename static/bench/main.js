@@ -56,6 +56,7 @@ function options(version) {
     runs: Number(text("runs")),
     tokens: Number(text("tokens")),
     kernels: data.has("kernels"),
+    variants: data.has("variants"),
     visits: Number(text("visits")),
     version,
     log,
@@ -141,6 +142,7 @@ for (const [name, otherwise] of Object.entries(DEFAULTS)) {
   /** @type {HTMLInputElement} */ (form.elements.namedItem(name)).value = query.get(name) ?? otherwise;
 }
 /** @type {HTMLInputElement} */ (form.elements.namedItem("kernels")).checked = query.get("kernels") !== "0";
+/** @type {HTMLInputElement} */ (form.elements.namedItem("variants")).checked = query.get("variants") !== "off";
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   void start();

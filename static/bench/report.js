@@ -137,6 +137,7 @@ function details(result) {
     ["model", `${result.model}, ${result.quantization}, ${result.build} build, context ${result.context}`],
     ["GPU", [adapter.description, adapter.vendor, adapter.architecture, adapter.device].filter(Boolean).join(", ")],
     ["GPU features", adapter.features.join(", ") || "none"],
+    ["kernel variants", variantsInUse(stats.kernelVariants)],
     ["browser", result.browser],
     ["page", `${result.visible}; version ${result.version || "unknown"}`],
     ["measured", `${result.date.replace("T", " ").slice(0, 19)} UTC; ${result.options.runs} runs, ${result.options.tokens} tokens each`],
@@ -159,6 +160,13 @@ function details(result) {
     ...Object.entries(result.kernels).map(([name, step]) => kernelTable(name, step)),
     table("Conditions, memory and load", ["", ""], facts),
   ];
+}
+
+/** @param {{ used: string[], refused: Record<string, string> } | undefined} variants  results of older versions have none */
+function variantsInUse({ used, refused } = { used: [], refused: {} }) {
+  const names = (/** @type {string[]} */ kernels) => kernels.map((name) => name.replace(/_kernel$/, "")).join(", ");
+  const wrong = Object.keys(refused);
+  return `${names(used) || "none"}${wrong.length > 0 ? `; refused, since they do not run rightly here: ${names(wrong)}` : ""}`;
 }
 
 /** @param {DecodeSpeed} speed */

@@ -22,12 +22,13 @@ const COMPLETE_POLL_MS = 50;
  * @param {string} options.url  the artifact's folder, absolute
  * @param {string} [options.build]
  * @param {number} [options.context]
+ * @param {boolean} [options.variants]  false: plain kernels only
  * @param {number} options.count
  * @param {(url: string, options: object) => Promise<Pick<Engine, "logits" | "stats" | "dispose">>} [options.load]
  * @param {(visit: number) => void} [options.onVisit]
  * @returns {Promise<Visit[]>}
  */
-export async function timeVisits({ url, build, context, count, load = (...args) => Engine.load(...args), onVisit = () => {} }) {
+export async function timeVisits({ url, build, context, variants, count, load = (...args) => Engine.load(...args), onVisit = () => {} }) {
   /** @type {Visit[]} */
   const visits = [];
   for (let i = 0; i < count; i++) {
@@ -38,7 +39,7 @@ export async function timeVisits({ url, build, context, count, load = (...args) 
       bytes.cachedBytes = Math.max(bytes.cachedBytes, cachedBytes ?? 0);
     };
     const start = performance.now();
-    const engine = await load(url, { build, context, onProgress });
+    const engine = await load(url, { build, context, variants, onProgress });
     const ready = performance.now() - start;
     try {
       await engine.logits(PROMPT);

@@ -5,6 +5,7 @@
  * @property {string | null} model
  * @property {"f16" | "f32" | undefined} build
  * @property {number | undefined} context  tokens
+ * @property {false | undefined} variants  false: plain kernels only
  * @property {number | null} temperature
  * @property {number | null} maxTokens
  */
@@ -23,6 +24,7 @@ export function parseQuery(search) {
     model: parameters.get("model") || null,
     build: build === "f16" || build === "f32" ? build : undefined,
     context: positiveInteger(parameters.get("context")) ?? undefined,
+    variants: parameters.get("variants") === "off" ? false : undefined,
     temperature: temperature !== null && temperature >= 0 && temperature <= 2 ? temperature : null,
     maxTokens: positiveInteger(parameters.get("max_tokens")),
   };

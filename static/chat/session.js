@@ -96,6 +96,7 @@ export class Session {
       signal: this.#loading.signal,
       build: this.#query.build,
       context: this.#query.context,
+      variants: this.#query.variants,
     });
     this.#engine = engine;
     const { title, demo, sampling } = engine.manifest;

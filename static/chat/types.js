@@ -157,6 +157,7 @@
  * @property {AbortSignal} [signal]
  * @property {"f16" | "f32"} [build]
  * @property {number} [context]
+ * @property {boolean} [variants]  false: plain kernels only
  */
 
 export {};

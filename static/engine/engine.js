@@ -22,6 +22,7 @@ export { WebGemmaError };
  * @property {AbortSignal} [signal]  stops the loading: "aborted"
  * @property {"f16" | "f32"} [build]  default: the best that the GPU runs
  * @property {number} [context]  tokens (default: the manifest's); less where the GPU has no room, see stats().context
+ * @property {boolean} [variants]  false: without the variants of kernels that need more than every GPU has, to compare with them
  * @property {number} [cacheBytes]  of GPU memory at most, for copies of the caches that other conversations and branches go on
  *   from (default: 128 MiB); 0: none
  */
@@ -67,7 +68,8 @@ export class Engine {
    * @returns {Promise<Engine>}
    * @throws {WebGemmaError} whose `code` tells why
    */
-  static async load(url, { onProgress = () => {}, onEvent, signal, build, context, cacheBytes } = {}, startWorker = newWorker) {
+  static async load(url, options = {}, startWorker = newWorker) {
+    const { onProgress = () => {}, onEvent, signal, build, context, variants, cacheBytes } = options;
     throwIfAborted(signal);
     const base = new URL(url, globalThis.location?.href);
     if (!base.pathname.endsWith("/")) base.pathname += "/";
@@ -79,7 +81,7 @@ export class Engine {
     signal?.addEventListener("abort", stop, { once: true });
     try {
       const { lock } = connection;
-      const { manifest } = await connection.call("load", { url: base.href, build, context, cacheBytes, lock });
+      const { manifest } = await connection.call("load", { url: base.href, build, context, variants, cacheBytes, lock });
       return new Engine(connection, manifest);
     } catch (error) {
       const reason = WebGemmaError.from(error);

@@ -15,6 +15,7 @@ const RETRY_DELAYS_MS = [200, 400, 800, 1600];
  * @property {string} device
  * @property {string} description
  * @property {string[]} features  that the device was given
+ * @property {number} [subgroupMinSize]  threads of the smallest subgroup, where the browser tells
  */
 
 /**
@@ -51,8 +52,9 @@ export async function requestDevice(builds, { force, powerPreference = "high-per
   const requiredFeatures = [...new Set([...features, ...optional])];
   try {
     const device = await adapter.requestDevice({ label: "WebGemma", requiredFeatures, requiredLimits });
-    const { vendor, architecture, device: name, description } = adapter.info;
-    const adapterInfo = { vendor, architecture, device: name, description, features: requiredFeatures };
+    const { vendor, architecture, device: name, description, subgroupMinSize } = adapter.info;
+    const size = subgroupMinSize === undefined ? {} : { subgroupMinSize };
+    const adapterInfo = { vendor, architecture, device: name, description, features: requiredFeatures, ...size };
     return { device, adapterInfo, buildName };
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);

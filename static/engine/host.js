@@ -127,7 +127,7 @@ export class EngineHost {
    * @param {AbortSignal} signal
    * @returns {Promise<Manifest>}
    */
-  async #load({ url, build, context: wanted, cacheBytes, lock }, signal) {
+  async #load({ url, build, context: wanted, variants, cacheBytes, lock }, signal) {
     const { fetch, post, transfers } = this.#parts;
     holdLock(lock, () => post({ type: "alive" }));
     let [loadedBytes, totalBytes] = [0, 0];
@@ -153,6 +153,8 @@ export class EngineHost {
     }
     if (cacheBytes !== undefined && !(cacheBytes >= 0))
       throw new WebGemmaError("bad-request", `cacheBytes is ${cacheBytes}, expected a number of bytes, 0 for no copies.`);
+    if (variants !== undefined && typeof variants !== "boolean")
+      throw new WebGemmaError("bad-request", `variants is ${JSON.stringify(variants)}, expected true or false.`);
     const source = new ShardSource({ manifest, baseUrl: url, fetch, store, transfers: transfers?.(url) });
     // Whichever fails first stops the other.
     const failure = new AbortController();
@@ -161,7 +163,7 @@ export class EngineHost {
     if (signal.aborted) stop();
     /** @type {OpenOptions} */
     const options = {
-      ...{ manifest, source, build, context: asked, signal: failure.signal, onStage },
+      ...{ manifest, source, build, context: asked, variants, signal: failure.signal, onStage },
       onProgress: (progress) => {
         loadedBytes = progress.loadedBytes;
         post({ type: "progress", progress });

@@ -35,6 +35,12 @@ import { WebGemmaError } from "./errors.js";
  * @property {number[]} scalars  the kernel's numbers, the grid's width last
  * @property {{ type: "f32" | "f16" | "i32" | "u32", words: number, zeros: boolean, sums: [number, number][] | null }[]} buffers
  *
+ * @typedef {object} VariantSpec  a kernel that may run in place of another one; see build_wasm/variants.py
+ * @property {string} kernel  name of the plain one
+ * @property {string} variant  its own name
+ * @property {"subgroups" | "int8"} needs  of the GPU
+ * @property {number} subgroup_size  threads that every subgroup must have at least
+ *
  * @typedef {object} BuildSpec
  * @property {string} wasm
  * @property {string[]} features
@@ -42,6 +48,7 @@ import { WebGemmaError } from "./errors.js";
  * @property {BufferSpec[]} buffers
  * @property {Record<string, FunctionSpec>} functions
  * @property {Record<string, KernelCheck>} [checks]  by kernel name; artifacts of older versions have none
+ * @property {VariantSpec[]} [variants]  of a kernel, the best first; artifacts of older versions have none
  *
  * @typedef {object} Golden  what the model must compute; see build_wasm/golden.py
  * @property {number[]} prompt  token ids
@@ -73,6 +80,7 @@ const MAX_SHARD_BYTES = 32 * 1024 * 1024;
 const DTYPE_BYTES = new Map(
   Object.entries({ float32: 4, uint32: 4, int32: 4, float16: 2, bfloat16: 2, uint16: 2, int16: 2, uint8: 1, int8: 1 }),
 );
+const NEEDS = ["subgroups", "int8"];
 const MOST_QUOTED = 300;
 const HINT = "Build the model again with the version of WebGemma that serves this page.";
 
@@ -240,6 +248,7 @@ function checkBuilds(manifest, files) {
         if (n !== "context") positive(n, `${label}: shape of ${buffer.name}`);
     }
     if (build.checks !== undefined) checkChecks(object(build.checks, `${label}.checks`), `${label}.checks`);
+    for (const [i, spec] of list(build.variants ?? [], `${label}.variants`).entries()) checkVariant(spec, `${label}.variants[${i}]`);
     const functions = object(build.functions, `${label}.functions`);
     if (!("decode" in functions)) throw refuse(`${label} has no function decode`);
     for (const [fn, spec] of Object.entries(functions)) {
@@ -265,6 +274,17 @@ function checkChecks(checks, label) {
       if (buffer.sums !== null) list(buffer.sums, `${label}.${kernel}: sums`);
     }
   }
+}
+
+/**
+ * @param {VariantSpec} spec
+ * @param {string} label
+ */
+function checkVariant(spec, label) {
+  const { kernel, variant, needs, subgroup_size: size } = /** @type {VariantSpec} */ (object(spec, label));
+  if (text(kernel, `${label}.kernel`) === text(variant, `${label}.variant`)) throw refuse(`${label} is a variant of itself`);
+  if (!NEEDS.includes(needs)) throw refuse(`${label}: unknown need ${JSON.stringify(needs)}`);
+  natural(size, `${label}.subgroup_size`);
 }
 
 /** @param {string} what */

@@ -2,12 +2,13 @@
 /** @import { GpuTensor } from "./runtime.js" */
 /** @import { Constraint } from "./grammar.js" */
 /** @import { KvCopy } from "./kv_copies.js" */
-/** @import { Program } from "./program.js" */
 /** @import { TokenLogprobs } from "./token_choice.js" */
 import { WebGemmaError, throwIfAborted } from "./errors.js";
-import { compileAll } from "./kernels.js";
+import { choiceMemory } from "./choice_memory.js";
+import { KernelChoice } from "./kernel_choice.js";
 import { timeStepKernels } from "./kernel_times.js";
 import { KvCopies } from "./kv_copies.js";
+import { Programs } from "./programs.js";
 import { ReadbackRing } from "./readback.js";
 import { Runtime } from "./runtime.js";
 import { LOGPROBS_BYTES, RING, TokenChoice, readLogprobs } from "./token_choice.js";
@@ -50,12 +51,10 @@ export class Model {
   #runtime;
   #device;
   #manifest;
-  #build;
   #context;
   /** @type {Map<string, GpuTensor>} */
   #tensors = new Map();
-  /** @type {Map<string, Program>} */
-  #programs = new Map();
+  #programs;
   /** @type {number[]} sizes of the prefill programs, ascending */
   #chunks;
   #readback;
@@ -81,7 +80,6 @@ export class Model {
     this.#runtime = runtime;
     this.#device = device;
     this.#manifest = manifest;
-    this.#build = build;
     this.#context = context;
     this.#chunks = Object.values(build.functions)
       .flatMap(({ chunk }) => chunk ?? [])
@@ -93,6 +91,8 @@ export class Model {
     }
     const rings = build.buffers.filter(({ name, shape }) => name.startsWith("layers.") && shape[0] !== "context");
     this.#ring = Math.min(Infinity, ...rings.map(({ shape }) => Number(shape[0])));
+    const choice = new KernelChoice(device, choiceMemory(build.wasm, device.adapterInfo));
+    this.#programs = new Programs(runtime, device, build.functions, (name) => this.tensorBuffer(name), choice);
     this.#readback = new ReadbackRing(device, IN_FLIGHT + 1, ID_BYTES + LOGPROBS_BYTES);
     const caches = build.buffers.filter(({ name }) => name.startsWith("layers."));
     this.#copies = new KvCopies(
@@ -112,25 +112,26 @@ export class Model {
    * @param {GPUDevice} parts.device
    * @param {Uint8Array<ArrayBuffer>} parts.wasmBytes
    * @param {number} [parts.context]  tokens that the K/V caches hold
+   * @param {boolean} [parts.variants]  false: every kernel is the plain one, see kernel_variants.js
    * @param {AbortSignal} [parts.signal]
    * @throws {WebGemmaError} "bad-request" for a context beyond the model's, "aborted"; what the GPU has no room for shows
    *   in record()
    */
-  static async create({ manifest, build, device, wasmBytes, context = manifest.context.default, signal }) {
+  static async create({ manifest, build, device, wasmBytes, context = manifest.context.default, variants = true, signal }) {
     const spec = /** @type {BuildSpec} */ (manifest.builds[build]);
     const { maximum } = manifest.context;
     if (!Number.isInteger(context) || context < 1 || context > maximum) {
       throw new WebGemmaError("bad-request", `The context must be from 1 to ${maximum} tokens, not ${context}.`);
     }
-    const runtime = await Runtime.create({ wasmBytes, device, checks: spec.checks });
+    const runtime = await Runtime.create({ ...{ wasmBytes, device }, checks: spec.checks, variants: spec.variants, plain: !variants });
     try {
       throwIfAborted(signal);
       const model = new Model(runtime, device, manifest, spec, context);
       const first = model.#firstFunctions();
-      model.#record(first);
+      model.#programs.record(first);
       // Awaited in record(); until then nobody else would see a failure.
-      model.#compile(first).catch(() => {});
-      model.#record(Object.keys(spec.functions).filter((name) => !first.includes(name)));
+      model.#programs.compile(first).catch(() => {});
+      model.#programs.recordRest();
       return model;
     } catch (error) {
       runtime.dispose();
@@ -159,25 +160,9 @@ export class Model {
    * @throws {WebGemmaError} "out-of-memory", "wrong-results", "unexpected"
    */
   async record() {
-    await Promise.all([this.#runtime.answered(), this.#compile(this.#firstFunctions())]);
-  }
-
-  /**
-   * Records what each function dispatches, once; from then on nothing is created per token.
-   *
-   * @param {string[]} names
-   */
-  #record(names) {
-    for (const name of names) {
-      const { args } = /** @type {BuildSpec["functions"][string]} */ (this.#build.functions[name]);
-      this.#programs.set(
-        name,
-        this.#runtime.record(
-          name,
-          args.map((arg) => this.tensorBuffer(arg)),
-        ),
-      );
-    }
+    await Promise.all([this.#runtime.answered(), this.#programs.compile(this.#firstFunctions())]);
+    const refused = Object.values(this.#runtime.variants.refused);
+    if (refused.length > 0) console.warn(`Plain kernels run in place of ${refused.length} faster ones: ${refused[0]}`);
   }
 
   /** Functions that the first answer needs. */
@@ -185,20 +170,9 @@ export class Model {
     return ["decode", "greedy", `prefill_${this.#chunks[0]}`];
   }
 
-  /** Compiles the kernels of the other functions in the background, one after the other. */
+  /** Compiles the kernels of the other functions in the background. */
   async compileRest() {
-    try {
-      for (const program of this.#programs.values()) {
-        for (const { kernel } of program.dispatches) await kernel.compile();
-      }
-    } catch {
-      // Whoever uses the program is told.
-    }
-  }
-
-  /** @param {string[]} names of programs */
-  async #compile(names) {
-    await compileAll(names.flatMap((name) => this.#programs.get(name)?.dispatches.map(({ kernel }) => kernel) ?? []));
+    await this.#programs.compileRest();
   }
 
   /**
@@ -216,11 +190,11 @@ export class Model {
     for (let done = 0; done < ids.length;) {
       throwIfAborted(signal);
       const chunk = this.#chunkFor(ids.length - done);
-      await this.#compile([`prefill_${chunk}`]);
+      await this.#programs.compile([`prefill_${chunk}`]);
       const part = ids.slice(done, done + chunk);
       this.#write("prompt", new Int32Array(part));
       this.#write("state", new Int32Array([position + done, part.length]));
-      this.#submit([`prefill_${chunk}`]);
+      this.#programs.submit([`prefill_${chunk}`]);
       done += part.length;
       this.#wrote(position, position + done);
       ahead.push(this.#device.queue.onSubmittedWorkDone());
@@ -236,10 +210,10 @@ export class Model {
    */
   async feed(ids, position) {
     this.#checkRoom(position + ids.length);
-    await this.#compile(["decode"]);
+    await this.#programs.compile(["decode"]);
     for (const [i, id] of ids.entries()) {
       this.#start(id, position + i);
-      this.#submit(["decode"]);
+      this.#programs.submit(["decode"]);
       this.#wrote(position, position + i + 1);
       if (i % IN_FLIGHT === IN_FLIGHT - 1) await this.#device.queue.onSubmittedWorkDone();
     }
@@ -260,7 +234,7 @@ export class Model {
     const ring = new ReadbackRing(this.#device, 1, bytes);
     try {
       const read = ring.next();
-      this.#submit(["decode"], (encoder) => encoder.copyBufferToBuffer(buffer, 0, read.buffer, 0, bytes));
+      this.#programs.submit(["decode"], (encoder) => encoder.copyBufferToBuffer(buffer, 0, read.buffer, 0, bytes));
       this.#wrote(position, position + 1);
       return new Float32Array(await read.bytes());
     } finally {
@@ -278,8 +252,8 @@ export class Model {
   async timeKernels(position, signal) {
     this.#checkRoom(position + 1);
     const names = ["decode", "greedy"];
-    await this.#compile(names);
-    const dispatches = names.flatMap((name) => this.#programs.get(name)?.dispatches ?? []);
+    await this.#programs.compile(names);
+    const dispatches = this.#programs.dispatches(names);
     this.#wrote(position, position + 1);
     return await timeStepKernels(this.#device, dispatches, { position, reset: () => this.#start(0, position), signal });
   }
@@ -299,7 +273,7 @@ export class Model {
     /** @type {import("./token_choice.js").Write} */
     const write = (name, data, offset) => this.#write(name, data, offset);
     const choice = new TokenChoice(options);
-    await this.#compile(["decode", ...choice.programs]);
+    await this.#programs.compile(["decode", ...choice.programs]);
     choice.start(write, vocabSize, options);
     this.#start(id, position);
     const ids = this.tensorBuffer("ids").buffer;
@@ -308,7 +282,7 @@ export class Model {
     const pending = [];
     let decoded = 0;
     const decode = () => {
-      this.#submit(["decode"]);
+      this.#programs.submit(["decode"]);
       decoded += 1;
       this.#wrote(position, position + decoded);
     };
@@ -328,7 +302,7 @@ export class Model {
             decoded += 1;
           }
           const read = this.#readback.next();
-          this.#submit(names, (encoder) => {
+          this.#programs.submit(names, (encoder) => {
             encoder.copyBufferToBuffer(ids, (submitted % RING) * ID_BYTES, read.buffer, 0, ID_BYTES);
             if (onLogprobs) encoder.copyBufferToBuffer(logprobs, 0, read.buffer, ID_BYTES, LOGPROBS_BYTES);
           });
@@ -398,9 +372,10 @@ export class Model {
 
   /** Figures for Engine.stats(). */
   stats() {
-    const count = (/** @type {string} */ name) => this.#programs.get(name)?.count ?? 0;
+    const count = (/** @type {string} */ name) => this.#programs.count(name);
     return {
       gpuBytes: this.#runtime.gpuBytes,
+      kernelVariants: this.#runtime.variants,
       dispatchesPerToken: count("decode") + count("greedy"),
       dispatchesPerSampledToken: count("decode") + count("sample"),
       dispatchesPerPrefillChunk: Object.fromEntries(this.#chunks.map((chunk) => [chunk, count(`prefill_${chunk}`)])),
@@ -410,7 +385,7 @@ export class Model {
 
   /** Recorded programs by function name, for the benchmark's per-kernel figures. */
   get programs() {
-    return this.#programs;
+    return this.#programs.recorded;
   }
 
   /** Frees the GPU's memory. */
@@ -465,22 +440,5 @@ export class Model {
    */
   #write(name, data, offset = 0) {
     this.#device.queue.writeBuffer(this.tensorBuffer(name).buffer, offset, data);
-  }
-
-  /**
-   * @param {string[]} names  programs to run in one pass
-   * @param {(encoder: GPUCommandEncoder) => void} [after]
-   */
-  #submit(names, after) {
-    const encoder = this.#device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    for (const name of names) {
-      const program = this.#programs.get(name);
-      if (!program) throw new WebGemmaError("unexpected", `The function ${name} was not recorded.`);
-      program.encode(pass);
-    }
-    pass.end();
-    after?.(encoder);
-    this.#device.queue.submit([encoder.finish()]);
   }
 }

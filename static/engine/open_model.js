@@ -25,6 +25,7 @@ import { PartialModel, splitShards } from "./partial_model.js";
  * @property {GPUDevice} device
  * @property {Uint8Array<ArrayBuffer>} wasmBytes
  * @property {number} context  tokens
+ * @property {boolean} [variants]  false: plain kernels only
  * @property {AbortSignal} signal
  *
  * @typedef {object} Gpu
@@ -41,6 +42,7 @@ import { PartialModel, splitShards } from "./partial_model.js";
  * @property {ShardSource} source
  * @property {string} [build]  to force
  * @property {number} context  tokens
+ * @property {boolean} [variants]  false: plain kernels only
  * @property {AbortSignal} signal
  * @property {(progress: Progress) => void} onProgress
  * @property {(stage: Stage, text: string) => void} onStage
@@ -92,7 +94,7 @@ export async function openFitting(options, parts) {
  * @throws {WebGemmaError} "no-adapter", "device-lost", "out-of-memory", "wrong-results", or the loader's; nothing stays on the GPU
  */
 export async function openModel(options, { requestDevice, createModel }, onBuild = () => {}) {
-  const { manifest, source, context, signal, onProgress, onStage, onEvent } = options;
+  const { manifest, source, context, variants, signal, onProgress, onStage, onEvent } = options;
   onStage("adapter", "Looking for a GPU");
   const { device, adapterInfo, buildName: build } = await requestDevice(manifest.builds, { force: options.build });
   onBuild(build);
@@ -109,7 +111,7 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
     throwIfAborted(signal);
     const wasm = fileAt(manifest, /** @type {BuildSpec} */ (manifest.builds[build]).wasm);
     const wasmBytes = await source.file(wasm, signal);
-    const created = (model = await watch.guard(createModel({ manifest, build, device, wasmBytes, context, signal })));
+    const created = (model = await watch.guard(createModel({ manifest, build, device, wasmBytes, context, variants, signal })));
     const bufferOf = (/** @type {string} */ name) => created.tensorBuffer(name);
     const { first, later } = splitShards(manifest);
     // Weights arrive while the GPU prepares buffers and kernels, and says whether there is room.

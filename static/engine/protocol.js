@@ -14,6 +14,7 @@
  * @property {string} url  absolute, with a "/" at its end
  * @property {string} [build]  name of the build to force
  * @property {number} [context]  tokens
+ * @property {boolean} [variants]  false: plain kernels only
  * @property {number} [cacheBytes]  for copies of the K/V caches
  * @property {string} lock  name of a Web Lock that the worker holds while it lives
  *

@@ -1,10 +1,11 @@
 /** @import { Instance, Module, PackedFunc, Tensor, VirtualMachine } from "@mlc-ai/web-runtime" */
 /** @import { KernelInfo } from "./kernels.js" */
-/** @import { KernelCheck } from "./manifest.js" */
+/** @import { KernelCheck, VariantSpec } from "./manifest.js" */
 /** @import { Dispatch } from "./program.js" */
 import { instantiate } from "../vendor/web-runtime.js";
 import { CompileQueue } from "./compile_queue.js";
 import { WebGemmaError } from "./errors.js";
+import { runnable, variantsOf } from "./kernel_variants.js";
 import { Kernel } from "./kernels.js";
 import { Program } from "./program.js";
 import { Recorder } from "./recorder.js";
@@ -20,6 +21,13 @@ import { wasmImports } from "./wasm_imports.js";
  * @property {number} bytes  of the shape; the buffer has at least as many, rounded up to a multiple of 4
  */
 
+/**
+ * @typedef {object} KernelOptions
+ * @property {Record<string, KernelCheck>} [checks]  by kernel name
+ * @property {readonly VariantSpec[]} [variants]  of kernels, all that the module has
+ * @property {boolean} [plain]  no variant is to be used
+ */
+
 /** A compiled module in the page: its WebAssembly, its kernels and its memory on one GPU device. */
 export class Runtime {
   #device;
@@ -28,7 +36,7 @@ export class Runtime {
   /** @type {VirtualMachine} */
   #machine;
   /** @type {Map<string, Kernel>} */
-  #kernels;
+  #kernels = new Map();
   /** @type {Map<GpuTensor, Tensor>} */
   #tensors = new Map();
   #queue = new CompileQueue();
@@ -36,9 +44,9 @@ export class Runtime {
   /**
    * @param {GPUDevice} device
    * @param {Instance} instance
-   * @param {Record<string, KernelCheck>} checks  by kernel name
+   * @param {KernelOptions} options
    */
-  constructor(device, instance, checks) {
+  constructor(device, instance, { checks = {}, variants = [], plain = false }) {
     this.#device = device;
     this.#instance = instance;
     const memory = /** @type {WebAssembly.Memory} */ (/** @type {any} */ (instance).memory.memory);
@@ -63,25 +71,38 @@ export class Runtime {
       const found = JSON.parse(/** @type {string} */ (list(machine.getInternalModule())));
       return [instance.detachFromCurrentScope(machine), found];
     });
-    this.#kernels = new Map(
-      Object.values(sources).map(({ info, code }) => [info.name, new Kernel(device, info, code, this.#queue, checks[info.name])]),
-    );
+    const usable = plain ? [] : runnable(variants, device);
+    const others = new Set(variants.map(({ variant }) => variant));
+    for (const { info, code } of Object.values(sources)) {
+      const { name } = info;
+      if (others.has(name)) continue;
+      const own = variantsOf(name, usable, { sources, checks });
+      this.#kernels.set(name, new Kernel(device, info, { code, check: checks[name] }, this.#queue, own));
+    }
   }
 
   /**
    * Instantiates the wasm. No kernel is compiled yet; each is checked when it is.
    *
-   * @param {object} parts
-   * @param {Uint8Array<ArrayBuffer>} parts.wasmBytes
-   * @param {GPUDevice} parts.device
-   * @param {Record<string, KernelCheck>} [parts.checks]
+   * @param {KernelOptions & { wasmBytes: Uint8Array<ArrayBuffer>, device: GPUDevice }} parts
    * @returns {Promise<Runtime>}
    */
-  static async create({ wasmBytes, device, checks = {} }) {
-    return new Runtime(device, await instantiate(/** @type {any} */ (wasmBytes), wasmImports()), checks);
+  static async create({ wasmBytes, device, ...options }) {
+    return new Runtime(device, await instantiate(/** @type {any} */ (wasmBytes), wasmImports()), options);
   }
 
-  /** @returns {string[]} names of the module's kernels */
+  /**
+   * Of the kernels that are compiled: which run a variant, and which variants the GPU does not run rightly.
+   *
+   * @returns {{ used: string[], refused: Record<string, string> }} names of variants; why, by name
+   */
+  get variants() {
+    const kernels = [...this.#kernels.values()];
+    const refused = kernels.flatMap((kernel) => [...kernel.refused].map(([name, { message }]) => [name, message]));
+    return { used: kernels.flatMap(({ variant }) => variant ?? []), refused: Object.fromEntries(refused) };
+  }
+
+  /** @returns {string[]} names of the module's kernels, variants aside */
   kernels() {
     return [...this.#kernels.keys()];
   }

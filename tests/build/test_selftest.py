@@ -93,6 +93,20 @@ def test_vectors_bits_and_halves() -> None:
     assert run(body, "u32", "vec4<f32>")[0].tolist() == [1, 60 + 7200, 2, 61]
 
 
+def test_shuffles_bring_the_value_of_a_thread_further_on() -> None:
+    body = """
+  var s : array<f32, 1>;
+  s[0i] = X_ptr[((v__1 * 4i) + i32(threadIdx.x))];
+  s[0i] = (s[0i] + subgroupShuffleDown(s[0i], (2u>>0u)));
+  s[0i] = (s[0i] + subgroupShuffleDown(s[0i], (2u>>1u)));
+  if ((i32(threadIdx.x) % 4i) == 0i) { Y_ptr[v__1] = s[0i]; }"""
+    assert run(body, grid=(2, 1))[:, 0].tolist() == [0 + 1 + 2 + 3, 4 + 5 + 6 + 7]
+    vectors = body.replace("s : array<f32, 1>", "s : array<vec4<f32>, 1>")
+    assert run(vectors, "vec4<f32>", "vec4<f32>")[0].tolist() == [24, 28, 32, 36]
+    with pytest.raises(BuildError, match="where all threads take part"):
+        run("if (i32(threadIdx.x) < 2i) { Y_ptr[0i] = subgroupShuffleDown(X_ptr[0i], 1u); }")
+
+
 def test_what_is_not_understood_is_refused_by_name() -> None:
     for body, why in (
         ("Y_ptr[0i] = subgroupAdd(X_ptr[0i]);", "subgroupAdd"),

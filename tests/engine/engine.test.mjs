@@ -33,7 +33,7 @@ function world({ reply = says("Hello there!"), faults, requestDevice, createMode
     createModel:
       createModel ??
       (async (parts) => {
-        order.push(`create ${parts.build} ${parts.context} ${parts.wasmBytes.length}`);
+        order.push(`create ${parts.build} ${parts.context} ${parts.wasmBytes.length}${parts.variants === false ? " plain" : ""}`);
         model.record = async () => void order.push(`record ${model.buffers.get("split").buffer.writes.length}`);
         return model;
       }),
@@ -78,13 +78,14 @@ test("loading: stages in order, buffers and kernels prepared while weights arriv
   await assert.rejects(engine.chat.completions.create(ask({ stream: true })), { code: "disposed" });
 });
 
-test("the build and the context can be asked for", async () => {
+test("the build, the context and plain kernels can be asked for", async () => {
   const { load, order } = world();
-  const engine = await load({ build: "f32", context: 128 });
-  assert.equal(order[1], "create f32 128 16");
+  const engine = await load({ build: "f32", context: 128, variants: false });
+  assert.equal(order[1], "create f32 128 16 plain");
   await engine.dispose();
   await assert.rejects(world().load({ context: 4096 }), { code: "bad-request", message: /4096.*2048/ });
   await assert.rejects(world().load({ build: "f64" }), { code: "bad-request", message: /f64.*f32/ });
+  await assert.rejects(world().load({ variants: "off" }), { code: "bad-request", message: /variants is "off"/ });
 });
 
 test("copies of the caches stay within the bytes that were asked for, the least recently used going first", async () => {

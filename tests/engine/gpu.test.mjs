@@ -53,6 +53,7 @@ test("a null adapter is asked for again", async (t) => {
   assert.deepEqual(asked[0], { powerPreference: "high-performance" });
   assert.equal(buildName, "f32");
   assert.equal(adapterInfo.vendor, "acme");
+  assert.ok(!("subgroupMinSize" in adapterInfo), "this browser does not tell");
 });
 
 test("f16 where shaders have it, unless forced", async (t) => {
@@ -65,6 +66,15 @@ test("f16 where shaders have it, unless forced", async (t) => {
   assert.equal(forced.buildName, "f32");
   assert.deepEqual(forced.device.requiredFeatures, ["timestamp-query"]);
   await assert.rejects(requestDevice(BUILDS, { force: "f64" }), { code: "bad-request" });
+});
+
+test("subgroups are asked for where there are any, and how small they may be is told", async (t) => {
+  const capable = adapter(["subgroups"]);
+  capable.info.subgroupMinSize = 16;
+  fakeGpu(t, [capable]);
+  const { device, adapterInfo } = await requestDevice(BUILDS);
+  assert.deepEqual(device.requiredFeatures, ["subgroups"]);
+  assert.equal(adapterInfo.subgroupMinSize, 16);
 });
 
 test("an adapter that is too small: the limit, what is needed and what there is", async (t) => {

@@ -69,6 +69,7 @@ export function smallArtifact() {
         limits,
         buffers: [{ name: "kv", dtype: "float32", shape: ["context", 8] }],
         functions: { decode: { args: ["whole", "kv"], chunk: null }, prefill_16: { args: ["split"], chunk: 16 } },
+        variants: [{ kernel: "k_kernel", variant: "k__subgroups_kernel", needs: "subgroups", subgroup_size: 8 }],
       },
     },
     tensors: [

@@ -8,6 +8,8 @@ import { BASE, smallArtifact } from "./helpers.mjs";
 test("a good manifest is accepted", () => {
   const { manifest } = smallArtifact();
   assert.equal(validateManifest(manifest), manifest);
+  delete manifest.builds.f32.variants; // of an older version
+  assert.equal(validateManifest(manifest), manifest);
 });
 
 /** What is changed, what the message must say. @type {[string, (m: any) => void, RegExp][]} */
@@ -40,6 +42,10 @@ const REFUSED = [
   ["a wasm that is not there", (m) => (m.builds.f32.wasm = "x.wasm"), /x\.wasm/],
   ["no decode function", (m) => delete m.builds.f32.functions.decode, /decode/],
   ["an argument that nobody knows", (m) => m.builds.f32.functions.decode.args.push("ghost"), /"ghost"/],
+  ["a variant of nothing", (m) => delete m.builds.f32.variants[0].kernel, /variants\[0\]\.kernel/],
+  ["a kernel that is its own variant", (m) => (m.builds.f32.variants[0].variant = "k_kernel"), /variant of itself/],
+  ["a variant that needs what nobody knows", (m) => (m.builds.f32.variants[0].needs = "luck"), /unknown need "luck"/],
+  ["a subgroup of no size", (m) => (m.builds.f32.variants[0].subgroup_size = "8"), /subgroup_size/],
   ["a tokenizer that is a shard", (m) => (m.tokenizer = "a.bin"), /tokenizer a\.bin/],
 ];
 

@@ -27,7 +27,8 @@ async ({ wgsl, buffers, uniforms, grid }) => {
   };
   if (!globalThis.kernelDevice) {
     const adapter = await navigator.gpu.requestAdapter();
-    globalThis.kernelDevice = await adapter.requestDevice();
+    const requiredFeatures = ["subgroups"].filter((feature) => adapter.features.has(feature));
+    globalThis.kernelDevice = await adapter.requestDevice({ requiredFeatures });
   }
   const device = globalThis.kernelDevice;
   device.pushErrorScope("validation");
@@ -82,10 +83,11 @@ async ({ wgsl, buffers, uniforms, grid }) => {
 
 @cache  # a kernel of a chain runs many times
 def wgsl_of(function: Any) -> str:
-    """WGSL source of a PrimFunc with explicit thread bindings."""
+    """WGSL source of a PrimFunc with explicit thread bindings, which may use subgroups."""
     module = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})
+    target = tvm.target.Target({"kind": "webgpu", "supports_subgroups": "subgroup" in function.script()}, host="llvm")
     with tvm.transform.PassContext(config=PASS_OPTIONS):
-        library = tvm.compile(module, target=tvm.target.Target("webgpu", host="llvm"))
+        library = tvm.compile(module, target=target)
     return str(library.mod.imports[0].inspect_source())
 
 

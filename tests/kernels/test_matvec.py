@@ -32,6 +32,12 @@ def buffers(matrix: Matrix, weight: Any, scales: Any, h: Any, d: Any, norms: Any
     }  # fmt: skip
 
 
+FOLD = 4  # a software adapter's subgroups have four threads
+
+# Without subgroups, and with them
+folds = pytest.mark.parametrize("fold", [0, FOLD])
+
+
 @pytest.mark.parametrize(
     ("rows", "columns", "format_"),
     [
@@ -45,7 +51,10 @@ def buffers(matrix: Matrix, weight: Any, scales: Any, h: Any, d: Any, norms: Any
     ],
 )
 @pytest.mark.parametrize(("prologue", "width"), [("ready", 4), ("natural", 1)])
-def test_product(kernels: Kernels, rows: int, columns: int, format_: Format, prologue: Prologue, width: int) -> None:
+@folds
+def test_product(
+    kernels: Kernels, rows: int, columns: int, format_: Format, prologue: Prologue, width: int, fold: int
+) -> None:
     rng = np.random.default_rng(rows + columns)
     matrix = Matrix(rows, columns, format_)
     w, weight, scales = packed(random(rng, rows, columns), format_)
@@ -54,7 +63,7 @@ def test_product(kernels: Kernels, rows: int, columns: int, format_: Format, pro
     tile = tiling(matrix, width=width)
     unused = given.reshape(-1, PER_CHUNK[format_]) if prologue == "ready" else given
     result = kernels.run(
-        matvec(None if prologue == "ready" else columns, format_, tile, prologue),
+        matvec(None if prologue == "ready" else columns, format_, tile, prologue, fold=fold),
         buffers(matrix, weight, scales, given, given, unused, rows + 5),
         numbers(matrix, tile, offset=5),
     )["OUT"]
@@ -66,8 +75,9 @@ def test_product(kernels: Kernels, rows: int, columns: int, format_: Format, pro
     ("delta", "scaled", "normed"), [(False, False, True), (True, False, True), (True, True, True), (True, False, False)]
 )
 @pytest.mark.parametrize(("columns", "format_"), [(320, "q4"), (64, "bf16"), (1536, "f32")])
+@folds
 def test_norm_before_product(
-    kernels: Kernels, delta: bool, scaled: bool, normed: bool, columns: int, format_: Format
+    kernels: Kernels, delta: bool, scaled: bool, normed: bool, columns: int, format_: Format, fold: int
 ) -> None:
     rng = np.random.default_rng(columns)
     matrix = Matrix(48, columns, format_)
@@ -75,7 +85,7 @@ def test_norm_before_product(
     h, d, norms = random(rng, 1, columns), 9 * random(rng, 1, columns), random(rng, 3, columns)
     tile = tiling(matrix)
     result = kernels.run(
-        matvec(columns, format_, tile, "norm", delta=delta, scaled=scaled, normed=normed, eps=EPS),
+        matvec(columns, format_, tile, "norm", delta=delta, scaled=scaled, normed=normed, eps=EPS, fold=fold),
         buffers(matrix, weight, scales, h, d, norms, 48),
         numbers(matrix, tile),
     )
@@ -86,14 +96,15 @@ def test_norm_before_product(
     np.testing.assert_allclose(result["OUT"], w @ x[0], rtol=1e-3, atol=1e-3)
 
 
-def test_geglu_in_the_order_of_its_consumer(kernels: Kernels) -> None:
+@folds
+def test_geglu_in_the_order_of_its_consumer(kernels: Kernels, fold: int) -> None:
     rng = np.random.default_rng(1)
     matrix, consumer = Matrix(192, 64, "q4"), Matrix(64, 96, "q4")
     w, weight, scales = packed(random(rng, 192, 64), "q4")
     x = random(rng, 1, 64)
     tile = tiling(matrix, width=2)
     result = kernels.run(
-        matvec(64, "q4", tile, "natural", geglu_for="q4"),
+        matvec(64, "q4", tile, "natural", geglu_for="q4", fold=fold),
         buffers(matrix, weight, scales, x, x, x, 96),
         numbers(matrix, tile),
     )["OUT"]
@@ -101,14 +112,15 @@ def test_geglu_in_the_order_of_its_consumer(kernels: Kernels) -> None:
     np.testing.assert_allclose(result, in_order_of(consumer, gelu_tanh(y[0::2]) * y[1::2]), rtol=1e-4, atol=1e-4)
 
 
-def test_softcap(kernels: Kernels) -> None:
+@folds
+def test_softcap(kernels: Kernels, fold: int) -> None:
     rng = np.random.default_rng(2)
     matrix = Matrix(70, 64, "q4")
     w, weight, scales = packed(random(rng, 70, 64), "q4")
     x = 3 * random(rng, 1, 64)
     tile = tiling(matrix)
     result = kernels.run(
-        matvec(64, "q4", tile, "natural", softcap=30.0),
+        matvec(64, "q4", tile, "natural", softcap=30.0, fold=fold),
         buffers(matrix, weight, scales, x, x, x, 70),
         numbers(matrix, tile),
     )["OUT"]
@@ -117,7 +129,8 @@ def test_softcap(kernels: Kernels) -> None:
 
 @pytest.mark.parametrize("format_", ["q4", "f32"])
 @pytest.mark.parametrize("P", [32, 256])
-def test_per_layer_embedding_product(kernels: Kernels, format_: Literal["q4", "f32"], P: int) -> None:
+@folds
+def test_per_layer_embedding_product(kernels: Kernels, format_: Literal["q4", "f32"], P: int, fold: int) -> None:
     rng = np.random.default_rng(3)
     layers, layer, vocabulary, token = 3, 1, 40, 37
     matrix = Matrix(64, P, "bf16" if format_ == "q4" else "f32")
@@ -131,7 +144,7 @@ def test_per_layer_embedding_product(kernels: Kernels, format_: Literal["q4", "f
         table = rows
     gate, ctx, norm = random(rng, 1, P), random(rng, 1, layers * P), random(rng, 1, P)
     result = kernels.run(
-        ple_matvec(matrix, tiling(matrix), layers, vocabulary, format_, EPS),
+        ple_matvec(matrix, tiling(matrix), layers, vocabulary, format_, EPS, fold=fold),
         {
             "GATE": gate, "CTX": ctx, "NORM": norm, "TABLE": table, "IDS": np.array([0, token], np.int32),
             "W": weight.ravel(), "S": scales.ravel(), "OUT": np.full(64, np.nan, np.float32),

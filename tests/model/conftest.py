@@ -27,6 +27,7 @@ from tests.serving import serving
 from tests.shared import made_once
 
 CONTEXT = 2048
+SUBGROUP_FOLD = 4  # a software adapter's subgroups have four threads
 SHORT_CHUNKS = (16, 32)  # rings of 64 positions instead of 576, so that short prompts wrap them several times
 
 
@@ -52,6 +53,12 @@ class TinyModel:
     def logits(self, ids: list[int], position: int = 0) -> F32:
         """f32 [V] after the last id; all the others at `position` and on are prefilled in one call."""
         return np.array(self._call("logitsAfter", ids, position), np.float32)
+
+    def logits_with_variants(self, ids: list[int]) -> dict[str, Any]:
+        """ "logits": f32 [len(ids), V] at each position, every id going through decode, with the kernels' variants in
+        place; "variants": stats().kernelVariants."""
+        answer: dict[str, Any] = self._call("logitsWithVariants", f"/models/{self.name}/", ids)
+        return answer
 
     def token_by_token(self, ids: list[int], wanted: list[int]) -> F32:
         """f32 [len(wanted), V]: the logits at these positions, every id going through decode."""
@@ -109,7 +116,7 @@ class TinyModels:
             with (
                 patch.dict(tiny.SHAPES, changed),
                 patch.dict(os.environ, {"WEBGEMMA_HOME": str(self.home)}),
-                patch.multiple(gemma4, CHUNKS=chunks, RING_SLACK=max(chunks)),
+                patch.multiple(gemma4, CHUNKS=chunks, RING_SLACK=max(chunks), SUBGROUP_FOLD=SUBGROUP_FOLD),
             ):
                 self._made[name] = self._build(name, shape, quantization, scaled or {})
         return self._made[name]

@@ -20,15 +20,19 @@ const devices = new WeakMap();
 /** Made here: in open() it would keep each model alive with a device that they share. */
 const report = ({ error }) => console.error(error.message);
 
-/** @param {string} path folder of an artifact @param {number} [context] */
-export async function open(path, context) {
+/**
+ * @param {string} path folder of an artifact
+ * @param {number} [context]
+ * @param {boolean} [variants]  of kernels; a software adapter runs those of models that are built for these tests
+ */
+export async function open(path, context, variants = false) {
   const url = new URL(path, location.href).href;
   const manifest = await fetchManifest(url, fetch);
   const { device, buildName: build } = await requestDevice(manifest.builds, { force: "f32" });
   device.addEventListener("uncapturederror", report);
   const files = { baseUrl: url, fetch };
   const wasmBytes = await download(fileAt(manifest, manifest.builds[build].wasm), files);
-  const model = await Model.create({ manifest, build, device, wasmBytes, context });
+  const model = await Model.create({ manifest, build, device, wasmBytes, context, variants });
   await loadWeights({ ...files, manifest, device, bufferOf: (name) => model.tensorBuffer(name) });
   // record() would compile kernels that these tests do not use.
   await Promise.all(["decode", "greedy"].map((name) => model.programs.get(name).compile()));
@@ -54,6 +58,18 @@ export async function tokenByToken(model, ids, wanted) {
   }
   return found;
 }
+
+/** Logits after each of `ids`, every one going through decode, by the model at `path` with the variants of its kernels. */
+export async function logitsWithVariants(_, path, ids) {
+  const model = await open(path, 512, true);
+  try {
+    return { logits: await tokenByToken(model, ids, [...ids.keys()]), variants: model.stats().kernelVariants };
+  } finally {
+    await model.dispose();
+  }
+}
+
+export const kernelVariants = (model) => model.stats().kernelVariants;
 
 /** Greedy continuation of `ids`; the generator is left after `take` tokens, with more of them in flight. */
 export async function generate(model, ids, maxTokens, take = maxTokens, position = 0) {
@@ -81,10 +97,11 @@ export async function goldenError(model, path, change, wiped) {
 }
 
 /**
- * Compiles kernels on a GPU that computes wrongly: [pattern of a kernel's name, text of its WGSL, what runs in its place].
- * Returns [kernel, error or null] for the first kernel of each pattern.
+ * Compiles kernels on a GPU that computes wrongly: [pattern of a kernel's name, text of its WGSL, what runs in its place]. With `plain`
+ * the names are of kernels, else of their variants too.
+ * Returns [kernel, error or null, the variant that runs or null] for the first kernel of each pattern.
  */
-export async function compileAltered(path, changes) {
+export async function compileAltered(path, changes, plain) {
   const url = new URL(path, location.href).href;
   const manifest = await fetchManifest(url, fetch);
   const { device } = await requestDevice(manifest.builds, { force: "f32" });
@@ -94,21 +111,25 @@ export async function compileAltered(path, changes) {
     if (text !== undefined && !code.includes(text)) throw new Error(`${label} has no ${text}`);
     return create({ label, code: text === undefined ? code : code.replaceAll(text, () => other) });
   };
-  const { wasm, checks } = manifest.builds.f32;
+  const { wasm, checks, variants } = manifest.builds.f32;
   const runtime = await Runtime.create({
     wasmBytes: await download(fileAt(manifest, wasm), { baseUrl: url, fetch }),
-    device,
-    checks,
+    ...{ device, checks, variants, plain },
   });
+  const uncaptured = [];
+  device.addEventListener("uncapturederror", ({ error }) => uncaptured.push(error.message));
   const found = [];
   for (const [pattern] of changes) {
-    const name = runtime.kernels().find((kernel) => new RegExp(pattern).test(kernel));
+    const named = (name) => new RegExp(pattern).test(name);
+    const name = runtime.kernels().find((kernel) => named(kernel) || (!plain && variants.some((v) => v.kernel === kernel && named(v.variant))));
+    const before = runtime.variants.used;
     const error = await runtime.compile(name).then(() => null, ({ code, message }) => ({ code, message }));
-    found.push([name, error]);
+    found.push([name, error, runtime.variants.used.find((variant) => !before.includes(variant)) ?? null]);
   }
+  const { refused } = runtime.variants;
   runtime.dispose();
   device.destroy();
-  return found;
+  return { found, refused, uncaptured };
 }
 
 /** The continuation of `ids` by a model whose device is destroyed in the middle of a prefill, and after `lossAt` tokens. */

@@ -47,6 +47,9 @@ def test_every_part_is_measured(measured: tuple[Page, dict[str, Any]]) -> None:
     assert min(load[stage] for stage in ("create", "weights", "bytes", "uploadBytesPerSecond")) > 0
     assert load["weights"] + load["create"] < load["total"]
     assert "decode at" in summary(result)
+    # Models of these tests have variants for the software adapter, and nothing asked for plain kernels.
+    assert "gate_up__subgroups_kernel" in result["stats"]["kernelVariants"]["used"]
+    assert result["adapter"]["subgroupMinSize"] == 4
 
 
 def test_each_kernel_has_its_time_and_its_floor(measured: tuple[Page, dict[str, Any]]) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from build_wasm import wasm
+from build_wasm import gemma4, wasm
 from build_wasm.compile import KV_DTYPE
 from build_wasm.config import TextConfig
 from build_wasm.gemma4 import Gemma4
 from build_wasm.hub import DEMO_FOLDER
 from build_wasm.manifest import BuildName
 from build_wasm.selftest import kernel_checks
+from build_wasm.variants import check_variants
 from build_wasm.wasm import export_wasm, kernel_use, web_target
 
 
@@ -33,6 +34,7 @@ def kernels_of(build: BuildName, out: Path, **attributes: Any) -> dict[str, str]
     model = Gemma4(config, "q4", KV_DTYPE[build])
     module, _ = model.build()
     kernels = export_wasm(module, web_target(**attributes), out)
+    check_variants(module, kernels, model.graph.variants)
     if not attributes:
         modules[build] = (module, model.graph.numbers)
     return kernels
@@ -71,7 +73,15 @@ def test_every_kernel_is_within_webgpus_limits_and_present(
     assert bool(using) == (build == "f16")
 
 
-def test_target_attributes_change_no_kernel_of_the_demo(tmp_path: Path) -> None:
+def test_target_attributes_and_variants_change_no_kernel_of_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = kernels_of("f32", tmp_path / "whole.wasm")
+    variants = {name: source for name, source in whole.items() if "__" in name}
+    assert all("enable subgroups;" in source for source in variants.values())
+    monkeypatch.setattr(gemma4, "_with_subgroups", lambda make: [])
     plain = kernels_of("f32", tmp_path / "plain.wasm")
+    assert plain == {name: source for name, source in whole.items() if name not in variants}
+    assert not any("subgroup" in source for source in plain.values())
     other = kernels_of("f32", tmp_path / "other.wasm", max_num_threads=128, supports_subgroups=True)
     assert {name: source.replace("enable subgroups;\n\n", "") for name, source in other.items()} == plain

@@ -38,6 +38,19 @@ def test_quantized_logits_are_those_of_the_reference_on_the_same_weights(
         assert np.abs(model.logits(ids[: position + 1]) - expected[position]).max() < 1e-2
 
 
+def test_logits_with_variants_of_kernels_are_those_without(tiny_models: TinyModels) -> None:
+    """Shuffles in subgroups of the software adapter's four threads, in every product of decode."""
+    model = tiny_models.get("base", "q4")
+    ids = np.random.default_rng(4).integers(3, model.config.vocab_size, 6).tolist()
+    found = model.logits_with_variants(ids)
+    plain = model.token_by_token(ids, list(range(len(ids))))
+    np.testing.assert_allclose(np.array(found["logits"], np.float32), plain, rtol=0, atol=1e-4)
+    assert found["variants"]["refused"] == {}
+    for role in ("ple_context", "first_qkv", "qkv", "product", "gate_up", "ple_gate", "ple_proj", "lm_head"):
+        assert any(name.startswith(role) for name in found["variants"]["used"]), role
+    assert model.call("kernelVariants") == {"used": [], "refused": {}}
+
+
 def test_logits_with_the_chunks_that_models_are_built_with(tiny_models: TinyModels) -> None:
     """Beyond the largest chunk and once around the ring of 576 positions."""
     model = tiny_models.get("base", chunks=CHUNKS)

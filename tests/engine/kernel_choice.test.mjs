@@ -1,0 +1,123 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { KernelChoice } from "../../static/engine/kernel_choice.js";
+
+/**
+ * A GPU that takes `times[pipeline]` ms for a workgroup, and notes what it runs.
+ *
+ * @param {Record<string, number>} times
+ */
+function gpu(times) {
+  let [clock, submitted] = [0, 0];
+  const runs = [];
+  const encoder = () => {
+    let [pipeline, ms] = ["", 0];
+    return {
+      beginComputePass: () => ({
+        setPipeline: (/** @type {string} */ name) => (pipeline = name),
+        setBindGroup: () => {},
+        dispatchWorkgroups: (/** @type {number} */ x, /** @type {number} */ y, /** @type {number} */ z) => (ms += times[pipeline] * x * y * z),
+        end: () => {},
+      }),
+      finish: () => ({ pipeline, ms }),
+    };
+  };
+  const queue = {
+    submit: ([{ pipeline, ms }]) => {
+      runs.push(pipeline);
+      submitted += ms;
+    },
+    onSubmittedWorkDone: async () => {
+      clock += submitted;
+      submitted = 0;
+    },
+  };
+  return { device: /** @type {any} */ ({ createCommandEncoder: encoder, queue }), now: () => clock, runs };
+}
+
+/** A memory of choices in a Map. */
+function memory(kept = new Map()) {
+  return { kept, recall: async (kernel) => kept.get(kernel), keep: async (kernel, variant) => void kept.set(kernel, variant) };
+}
+
+/** A kernel "k" with the variant "k__int8". */
+function kernel({ compiles = true } = {}) {
+  const variant = { name: "k__int8", needs: "int8" };
+  return {
+    name: "k",
+    pipeline: "plain",
+    contenders: [variant],
+    compiled: 0,
+    async compileVariant() {
+      this.compiled += 1;
+      return compiles ? "int8" : null;
+    },
+    use({ name }, pipeline) {
+      assert.equal(name, "k__int8");
+      this.pipeline = pipeline;
+    },
+  };
+}
+
+const dispatch = (of, x) => /** @type {any} */ ({ kernel: of, bindGroup: {}, x, y: 2, z: 1 });
+
+test("the faster of two is used, and kept for the next time", async () => {
+  const { device, now } = gpu({ plain: 1, int8: 0.5 });
+  const [k, remembered] = [kernel(), memory()];
+  await new KernelChoice(device, remembered, now).settle([dispatch(k, 1), dispatch(k, 4)]);
+  assert.equal(k.pipeline, "int8");
+  assert.deepEqual([...remembered.kept], [["k", "k__int8"]]);
+});
+
+test("what is hardly faster is not worth being less exact", async () => {
+  const { device, now } = gpu({ plain: 1, int8: 0.95 });
+  const [k, remembered] = [kernel(), memory()];
+  await new KernelChoice(device, remembered, now).settle([dispatch(k, 1)]);
+  assert.equal(k.pipeline, "plain");
+  assert.deepEqual([...remembered.kept], [["k", ""]]);
+});
+
+test("a choice of before is taken unmeasured, and only the chosen one is compiled", async () => {
+  for (const [before, pipeline, compiled] of [
+    ["k__int8", "int8", 1],
+    ["", "plain", 0],
+  ]) {
+    const { device, now, runs } = gpu({ plain: 1, int8: 2 });
+    const k = kernel();
+    await new KernelChoice(device, memory(new Map([["k", before]])), now).settle([dispatch(k, 1)]);
+    assert.deepEqual([k.pipeline, k.compiled, runs], [pipeline, compiled, []]);
+  }
+});
+
+test("a variant that the GPU does not run rightly is not measured, and nothing is kept", async () => {
+  const { device, now, runs } = gpu({ plain: 1, int8: 0.1 });
+  const [k, remembered] = [kernel({ compiles: false }), memory()];
+  await new KernelChoice(device, remembered, now).settle([dispatch(k, 1)]);
+  assert.deepEqual([k.pipeline, runs, remembered.kept.size], ["plain", [], 0]);
+});
+
+test("each kernel is measured once, however often its programs are compiled, and one at a time", async () => {
+  const { device, now, runs } = gpu({ plain: 1, int8: 0.5 });
+  const [one, two] = [kernel(), kernel()];
+  const choice = new KernelChoice(device, memory(), now);
+  await Promise.all([choice.settle([dispatch(one, 1), dispatch(two, 1)]), choice.settle([dispatch(one, 1)])]);
+  await choice.settle([dispatch(two, 1)]);
+  assert.deepEqual([one.compiled, two.compiled], [1, 1]);
+  // As if one after the other: the second is kept already.
+  assert.deepEqual([one.pipeline, two.pipeline], ["int8", "int8"]);
+  assert.equal(runs.filter((name) => name === "int8").length, 4);
+});
+
+test("a slow GPU is not kept busy: one run each after the first", async () => {
+  const { device, now, runs } = gpu({ plain: 200, int8: 100 });
+  await new KernelChoice(device, memory(), now).settle([dispatch(kernel(), 1)]);
+  assert.deepEqual(runs, ["int8", "plain", "int8", "plain"]);
+});
+
+test("a GPU that is lost meanwhile leaves the plain kernel", async () => {
+  const { device, now } = gpu({ plain: 1, int8: 0.1 });
+  device.queue.onSubmittedWorkDone = () => Promise.reject(new Error("lost"));
+  const k = kernel();
+  await new KernelChoice(device, memory(), now).settle([dispatch(k, 1)]);
+  assert.equal(k.pipeline, "plain");
+});
