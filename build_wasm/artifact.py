@@ -17,6 +17,7 @@ from build_wasm.errors import BuildError
 from build_wasm.fingerprint import compiler_fingerprint, package_version
 from build_wasm.golden import golden_logits
 from build_wasm.hub import Located
+from build_wasm.int8 import Int8, borne, has_int8, int8_check, without_int8
 from build_wasm.manifest import (
     SCHEMA_VERSION,
     BuildInfo,
@@ -25,6 +26,7 @@ from build_wasm.manifest import (
     FileInfo,
     Golden,
     InputFile,
+    Int8Check,
     Manifest,
     Piece,
     Quantization,
@@ -66,6 +68,7 @@ def build_artifact(
     quantization: Quantization = "q4",
     context: int = 4096,
     built_by: str | None = None,
+    int8: Int8 = "gate",
     report: Reporter = lambda event: None,
     threads: int | None = None,
 ) -> Built:
@@ -73,6 +76,7 @@ def build_artifact(
 
     context: tokens of context that the page allocates by default, cut to the model's maximum.
     built_by: who answers for the artifact, shown with it.
+    int8: when pages are offered kernels that round the activations of prompts.
     threads: for the conversion; default: one per core, at most 4. Peak memory grows by less than 100 MB a thread.
     Raises BuildError.
     """
@@ -100,21 +104,31 @@ def build_artifact(
         paths = [folder / shard.path for shard in shards]
         golden = golden_logits(config, quantization, layout.infos(), paths, chat.tokenizer, chat.bos_id)
         done = "Done" if golden else "No logits to check by: with these weights rounding decides them"
+        moved = None
+        if int8 == "gate" and golden and has_int8(builds):
+            moved = int8_check(config, quantization, layout.infos(), paths, chat.tokenizer, chat.bos_id)
+        builds = _settled(builds, int8, moved)
         report(Event("files", steps, steps, done))
         source = located.source.model_copy(update={"files": inputs.result()})
         manifest = _manifest(
-            located, source, name, quantization, context, built_by, chat, builds, shards + files, layout, golden
+            located, source, name, quantization, context, built_by, chat, builds, shards + files, layout, golden, moved
         )
         _write_manifest(folder, manifest)
     return Built(models_dir / name, manifest)
 
 
 def refresh_artifact(
-    models_dir: Path, name: str, *, compile_model: CompileModel, report: Reporter = lambda event: None
+    models_dir: Path,
+    name: str,
+    *,
+    compile_model: CompileModel,
+    int8: Int8 = "gate",
+    report: Reporter = lambda event: None,
 ) -> Built:
     """Compiles an artifact's wasm files anew with this version's kernels; shards and tokenizer stay, byte for byte.
 
-    Needs no checkpoint. Raises BuildError when this version packs weights otherwise, so that they must be made again.
+    int8: as for build_artifact. Needs no checkpoint.
+    Raises BuildError when this version packs weights otherwise, so that they must be made again.
     """
     old = artifact_folder(models_dir, name)
     before = read_manifest(old)
@@ -129,17 +143,20 @@ def refresh_artifact(
         kept = [file for file in before.files if file.role != "wasm"]
         for file in kept:
             take(old / file.path, folder / file.path)
-        golden = before.golden
+        paths = [folder / file.path for file in kept if file.role == "shard"]
+        tokenizer = (folder / before.tokenizer).read_bytes()
+        golden, moved = before.golden, before.int8
         if golden is None:  # made by a version that had none
-            paths = [folder / file.path for file in kept if file.role == "shard"]
-            tokenizer = (folder / before.tokenizer).read_bytes()
             golden = golden_logits(config, quantization, before.tensors, paths, tokenizer, before.bos_id)
+        if int8 == "gate" and golden and has_int8(builds) and moved is None:
+            moved = int8_check(config, quantization, before.tensors, paths, tokenizer, before.bos_id)
         manifest = before.model_copy(
             update={
-                "builds": builds,
+                "builds": _settled(builds, int8, moved),
                 "files": [f for f in kept if f.role == "shard"] + files + [f for f in kept if f.role != "shard"],
                 "versions": _versions(),
                 "golden": golden,
+                "int8": moved,
             }
         )
         _write_manifest(folder, manifest)
@@ -202,6 +219,12 @@ def _compile(
     return builds, files
 
 
+def _settled(builds: dict[BuildName, BuildInfo], int8: Int8, moved: Int8Check | None) -> dict[BuildName, BuildInfo]:
+    """The builds, with int8 variants only where they are wanted, or allowed by what they do to the model."""
+    offered = int8 == "always" or (int8 == "gate" and moved is not None and borne(moved))
+    return builds if offered else without_int8(builds)
+
+
 def _input_files(located: Located) -> list[InputFile]:
     return [
         InputFile(name=name, bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in sorted(located.inputs)
@@ -226,6 +249,7 @@ def _manifest(
     files: list[FileInfo],
     layout: Layout,
     golden: Golden | None,
+    int8: Int8Check | None,
 ) -> Manifest:
     config = located.checkpoint.config
     maximum = config.max_position_embeddings
@@ -249,6 +273,7 @@ def _manifest(
         stop_ids=list(chat.stop_ids),
         sampling=chat.sampling,
         golden=golden,
+        int8=int8,
     )
 
 

@@ -22,6 +22,7 @@ from build_wasm.artifact import (
 )
 from build_wasm.errors import BuildError
 from build_wasm.hub import DEMO, home, locate
+from build_wasm.int8 import Int8
 from build_wasm.manifest import Manifest, Quantization
 from build_wasm.progress import Event, Progress, make_progress, size_text
 from build_wasm.store import (
@@ -83,6 +84,12 @@ def _build(arguments: Sequence[str], compile_model: CompileModel | None) -> int:
     parser.add_argument("--adapter", help="a LoRA adapter to merge in: a folder or a hub id")
     parser.add_argument("--built-by", metavar="WHO", help="who answers for this build, shown with the model")
     parser.add_argument(
+        "--int8",
+        choices=get_args(Int8),
+        default="gate",
+        help="let pages round the activations of prompts to 8 bits: where that is measured to change little (default)",
+    )
+    parser.add_argument(
         "--refresh",
         action="store_true",
         help="only compile again what an older version built, and keep its weights byte for byte",
@@ -106,6 +113,7 @@ def _build(arguments: Sequence[str], compile_model: CompileModel | None) -> int:
                 quantization=options.quantization,
                 context=options.context,
                 built_by=options.built_by,
+                int8=options.int8,
                 report=progress,
             )
         except BuildError as error:
@@ -136,7 +144,9 @@ def _locating(progress: Progress, done: int, total: int, text: str) -> None:
 def _refreshed(options: argparse.Namespace, name: str, compile_model: CompileModel, progress: Progress) -> Built | None:
     """The artifact with new wasm files; None where its weights too must be made again, and MODEL says from what."""
     try:
-        return refresh_artifact(options.models_dir, name, compile_model=compile_model, report=progress)
+        return refresh_artifact(
+            options.models_dir, name, compile_model=compile_model, int8=options.int8, report=progress
+        )
     except OutdatedWeightsError:
         if options.model == name and not Path(options.model).exists() and options.model != DEMO:
             raise

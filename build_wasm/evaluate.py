@@ -17,16 +17,18 @@ import numpy as np
 from build_wasm.config import TextConfig
 from build_wasm.errors import BuildError
 from build_wasm.hub import DEMO, home, locate
+from build_wasm.int8 import rounded_inputs
 from build_wasm.progress import size_text
 from build_wasm.quantize import F32
 from build_wasm.recipes import RECIPES, Recipe, recipe_bytes
-from build_wasm.reference import forward
+from build_wasm.reference import forward, log_softmax
 from build_wasm.store import artifact_folder, read_manifest
 from build_wasm.tensors import WeightSource, checkpoint_shapes
 from build_wasm.tokenize import Encoder
 
 WINDOW = 256  # tokens of a text that are scored together
 CALIBRATION_WINDOWS = 4
+Inputs = Callable[[str, F32], F32]
 WARM_UP = 16  # the first of each window have too little before them to say much
 
 
@@ -68,8 +70,12 @@ def score(
     exact: Mapping[str, F32],
     candidates: Mapping[str, tuple[Mapping[str, F32], int]],
     texts: Sequence[list[int]],
+    inputs: Mapping[str, Inputs] = {},
 ) -> list[Score]:
-    """Scores of the unquantized weights, then of each candidate, name -> (weights, bytes). texts: windows of ids."""
+    """Scores of the unquantized weights, then of each candidate, name -> (weights, bytes). texts: windows of ids.
+
+    inputs: what a candidate does to the inputs of its products, by its name; see reference.forward.
+    """
     if not texts:
         raise BuildError(f"The text is too short: it has to give at least {WARM_UP + 2} tokens.")
     everything = {"unquantized": (exact, 2 * config.parameters()), **candidates}
@@ -77,7 +83,7 @@ def score(
     for ids in texts:
         truth = None
         for name, (weights, _) in everything.items():
-            logs = log_softmax(forward(config, weights, ids[:-1])[WARM_UP:])
+            logs = log_softmax(forward(config, weights, ids[:-1], inputs.get(name))[WARM_UP:])
             truth = logs if truth is None else truth
             nll, kl, same = totals[name]
             nll.append(-logs[np.arange(len(logs)), ids[WARM_UP + 1 :]])
@@ -96,14 +102,6 @@ def score(
             )
         )
     return scores
-
-
-def log_softmax(logits: F32) -> F32:
-    """Over the last axis, in f64 where it matters."""
-    wide = logits.astype(np.float64)
-    wide -= wide.max(-1, keepdims=True)
-    result: F32 = wide - np.log(np.exp(wide).sum(-1, keepdims=True))
-    return result
 
 
 def layer_errors(config: TextConfig, exact: Mapping[str, F32], quantized: Mapping[str, F32]) -> list[LayerError]:
@@ -129,8 +127,9 @@ def calibration(config: TextConfig, exact: Mapping[str, F32], texts: Sequence[li
     """Mean square of each input of each matrix on the first windows of a text, f32 [K]: what its columns matter."""
     sums: dict[str, F32] = {}
 
-    def observe(name: str, x: F32) -> None:
+    def observe(name: str, x: F32) -> F32:
         sums[name] = sums.get(name, np.float32(0)) + np.square(x).mean(0)
+        return x
 
     for ids in texts[:CALIBRATION_WINDOWS]:
         forward(config, exact, ids[:-1], observe)
@@ -145,19 +144,29 @@ def evaluate(
     recipes: Sequence[Recipe],
     tokens: int,
     report: Callable[[str], None] = lambda text: None,
+    *,
+    int8: bool = False,
 ) -> tuple[list[Score], dict[str, list[LayerError]]]:
-    """(scores, errors of layers by recipe) for each way to quantize. ids: the text's tokens, `tokens` of them used."""
+    """(scores, errors of layers by recipe) for each way to quantize. ids: the text's tokens, `tokens` of them used.
+
+    int8: score each recipe with the activations of prompts in int8 too.
+    """
     texts = list(windows(ids, tokens, bos))
     exact = exact_weights(config, source)
     inputs = calibration(config, exact, texts) if any(recipe.needs_inputs for recipe in recipes) and texts else {}
     candidates, errors = {}, {}
+    rounding: dict[str, Inputs] = {}
     for recipe in recipes:
         report(f"Quantizing: {recipe.name}")
         weights = recipe.apply(config, source, exact, inputs)
         candidates[recipe.name] = (weights, recipe_bytes(config, recipe))
         errors[recipe.name] = layer_errors(config, exact, weights)
+        if int8:
+            name = f"{recipe.name}, int8 prompts"
+            candidates[name] = candidates[recipe.name]
+            rounding[name] = rounded_inputs(config, "q4")
     report(f"Scoring {sum(map(len, texts)):,} tokens")
-    return score(config, exact, candidates, texts), errors
+    return score(config, exact, candidates, texts, rounding), errors
 
 
 def table(scores: Sequence[Score]) -> str:
@@ -178,6 +187,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--text", type=Path, required=True, help="a UTF-8 text to measure on")
     parser.add_argument("--tokens", type=int, default=2048, help="how many tokens of it to use (2048)")
     parser.add_argument("--recipes", default="q4,q4-rtn", help=f"'all', or some of: {', '.join(RECIPES)}")
+    parser.add_argument("--int8", action="store_true", help="score each with the activations of prompts in int8 too")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     parser.add_argument("--models-dir", type=Path, default=home() / "models", help="folder of artifacts")
     options = parser.parse_args(arguments)
@@ -208,6 +218,7 @@ def main(arguments: Sequence[str]) -> None:
         [RECIPES[name] for name in chosen],
         options.tokens,
         lambda line: None if options.json else print(line, flush=True),
+        int8=options.int8,
     )
     if options.json:
         layers = {name: {e.name: e.error for e in found} for name, found in errors.items()}

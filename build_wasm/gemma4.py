@@ -29,6 +29,7 @@ from build_wasm.kernels.formats import Matrix
 from build_wasm.kernels.matmul import matmul, sum_numbers, sum_parts
 from build_wasm.kernels.matmul import shape_numbers as matmul_numbers
 from build_wasm.kernels.matmul import tiling as matmul_tiling
+from build_wasm.kernels.matmul_int8 import int8_rows, matmul_int8
 from build_wasm.kernels.matvec import Prologue, matvec, ple_matvec, shape_numbers, tiling
 from build_wasm.kernels.norms import add_norm
 from build_wasm.kernels.ple import TableFormat, gate_embeddings
@@ -206,6 +207,9 @@ class Gemma4:
             lambda: matmul(matrix.format, tile, geglu=geglu and whole),
             [x, *names, m // tile.rows * tile.splits, *matmul_numbers(matrix, tile)],
             outputs=[self._rows(m, width) if whole else self._rows(tile.splits * m, matrix.rows)],
+            variants=[Variant("int8", "int8", partial(matmul_int8, tile, geglu=geglu and whole))]
+            if int8_rows(matrix, tile)
+            else [],
         )
         if not whole:
             (out,) = self.graph.call(

@@ -184,6 +184,19 @@ class Golden(Strict):
     tolerance: dict[BuildName, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
 
+class Int8Check(Strict):
+    """What prompts with activations in int8 do to the model; see build_wasm/int8.py.
+
+    tokens: of the text. kl_mean, kl_max: divergence of the next token's distribution, in nats. agreed: share of
+    positions with the same most likely token.
+    """
+
+    tokens: Annotated[int, Field(ge=1)]
+    kl_mean: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    kl_max: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    agreed: Annotated[float, Field(ge=0, le=1)]
+
+
 class Sampling(Strict):
     """Defaults for sampling, from generation_config.json."""
 
@@ -214,6 +227,7 @@ class Manifest(Strict):
     stop_ids: list[Count]
     sampling: Sampling
     golden: Golden | None = None
+    int8: Int8Check | None = None
 
     def total_bytes(self) -> int:
         """Size of every file listed."""

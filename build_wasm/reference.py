@@ -38,6 +38,14 @@ def softmax(x: Array) -> Array:
     return p
 
 
+def log_softmax(x: Array) -> Array:
+    """Over the last axis, in f64 where it matters."""
+    wide = x.astype(np.float64)
+    wide -= wide.max(-1, keepdims=True)
+    result: Array = wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+    return result
+
+
 def rotate(x: Array, cos: Array, sin: Array) -> Array:
     """RoPE on x [T, heads, head_dim] with cos, sin [T, 1, pairs]: pair i is dims (i, i + head_dim/2)."""
     half, pairs = x.shape[-1] // 2, cos.shape[-1]
@@ -49,10 +57,17 @@ def rotate(x: Array, cos: Array, sin: Array) -> Array:
 
 
 def forward(
-    config: TextConfig, weights: Weights, ids: Sequence[int], observe: Callable[[str, Array], None] | None = None
+    config: TextConfig,
+    weights: Weights,
+    ids: Sequence[int],
+    inputs: Callable[[str, Array], Array] | None = None,
+    *,
+    texts: int = 1,
 ) -> Array:
-    """Logits f32 [T, V]: row t scores the token after ids[t]. observe: told the name and the input of each product.
+    """Logits f32 [T, V]: row t scores the token after ids[t].
 
+    inputs: given the name and the input of each product, says what is multiplied in the input's place. texts: the ids
+    are so many texts of the same length, one after the other: they are computed together, and do not see each other.
     Raises ValueError for no ids or an id outside the vocabulary.
     """
     V, D, P, L = config.vocab_size, config.hidden_size, config.ple_width, config.num_hidden_layers
@@ -60,12 +75,10 @@ def forward(
     if len(t) == 0 or t.min() < 0 or t.max() >= V:
         raise ValueError(f"ids must be one or more token ids from 0 to {V - 1}")
     T, eps = len(t), config.rms_norm_eps
-    position = np.arange(T)
+    text, position = np.divmod(np.arange(T), T // texts)
 
     def dot(x: Array, name: str) -> Array:
-        if observe is not None:
-            observe(name, x)
-        y: Array = x @ weights[name].T
+        y: Array = (x if inputs is None else inputs(name, x)) @ weights[name].T
         return y
 
     rope = {i: rope_angles(config.rope(i), config.layer(i).head_dim, position) for i in range(L)}
@@ -90,7 +103,7 @@ def forward(
             v = dot(x, layer + "self_attn.v_proj.weight").reshape(T, s.kv_heads, s.head_dim)
             kv[i] = rotate(rms(k, weights[layer + "self_attn.k_norm.weight"], eps), cos, sin), rms(v, None, eps)
         k, v = kv[s.kv_source]
-        mask = position[None, :] <= position[:, None]
+        mask = (position[None, :] <= position[:, None]) & (text[None, :] == text[:, None])
         if not s.full:
             mask &= position[None, :] > position[:, None] - config.sliding_window
         a = attention(q, k, v, mask)

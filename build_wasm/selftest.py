@@ -26,7 +26,7 @@ SPECIAL_WORKGROUP = re.compile(r"v__1 == (\d+)i")
 LEAST_WORDS, MOST_WORDS = 4, 1 << 22
 SCALARS = {"capacity": 256}  # of a K/V cache: more than positions, or workgroups would race for a row
 OTHER_SCALARS = 2
-MOST = {"steps": 4}  # of a loop over K: every one of them does the same
+MOST = {"steps": 8}  # of a loop over K: two turns of the slowest loop, and every one does the same
 _TYPES: dict[type[np.generic], Literal["f32", "f16", "i32", "u32"]] = {
     np.float32: "f32", np.float16: "f16", np.int32: "i32", np.uint32: "u32",
 }  # fmt: skip

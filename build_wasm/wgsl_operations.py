@@ -128,6 +128,13 @@ def _dot(a: Array, b: Array) -> Array:
     return total
 
 
+def _dot4(a: Array, b: Array) -> Array:
+    """Four int8 in each word."""
+    left, right = (np.ascontiguousarray(x).view(np.int8).reshape(*x.shape, 4).astype(np.int32) for x in (a, b))
+    total: Array = (left * right).sum(axis=-1, dtype=np.int32)
+    return total
+
+
 _CONSTANTS: dict[str, Array] = {}
 _BINARY: dict[str, Callable[[Array, Array], Any]] = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": _quotient, "%": _remainder, "&": np.bitwise_and,
@@ -139,4 +146,5 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "fma": _fma, "dot": _dot, "select": _select, "unpack2x16float": _unpack, "min": np.minimum, "max": np.maximum,
     "exp": np.exp, "sqrt": np.sqrt, "inverseSqrt": lambda x: (1 / np.sqrt(x)).astype(x.dtype), "abs": np.abs,
     "tanh": np.tanh, "log": np.log, "floor": np.floor, "pow": np.power, "exp2": np.exp2, "cos": np.cos, "sin": np.sin,
+    "dot4I8Packed": _dot4,
 }  # fmt: skip

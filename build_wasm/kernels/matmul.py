@@ -39,12 +39,16 @@ class Tiling:
 
 
 def tiling(matrix: Matrix, m: int) -> Tiling:
-    """How the product with m rows of X is tiled: large tiles for large m; K is split until the GPU has enough to do."""
+    """How the product with m rows of X is tiled: large tiles for large m; K is split until the GPU has enough to do.
+
+    Parts are whole steps and whole chunks.
+    """
     rows = min(m, 32) if m < 64 else 64 if m < 256 else 128
     vectors = 4 if rows == 128 else 8  # both tiles fit in 16 KiB
     steps = matrix.columns // (4 * vectors)
     workgroups = -(-matrix.rows // COLUMNS) * (m // rows)
-    splits = [s for s in range(1, MOST_SPLITS + 1) if steps % s == 0 and (s == 1 or steps // s >= 2)]
+    whole = [s for s in range(1, MOST_SPLITS + 1) if steps % s == 0 and matrix.chunks % s == 0]
+    splits = [s for s in whole if s == 1 or steps // s >= 2]
     enough = [s for s in splits if workgroups * s >= WORKGROUPS]
     return Tiling(rows, vectors, enough[0] if enough else splits[-1])
 
@@ -53,6 +57,22 @@ def shape_numbers(matrix: Matrix, tile: Tiling) -> tuple[int, int, int, int, int
     """groups, N, chunks, splits and steps per part, as matmul's kernels take them; the tile is compiled in."""
     steps = matrix.columns // (4 * tile.vectors) // tile.splits
     return -(-matrix.rows // COLUMNS), matrix.rows, matrix.chunks, tile.splits, steps
+
+
+@T.inline
+def store_products(OUT: Any, acc: Any, first: Any, bx: Any, column: Any, n: Any, mine: int, geglu: bool) -> None:
+    """A thread's products: rows first, first + 16, .. of Y, four columns from 4 * column on of the tile's; n in all."""
+    for i in T.unroll(mine):
+        if geglu:
+            for j in T.unroll(2):
+                if bx * COLUMNS + column * 4 + 2 * j < n:
+                    OUT[(first + i * 16) * (n // 2) + bx * (COLUMNS // 2) + column * 2 + j] = (
+                        gelu_tanh(acc[i * 4 + 2 * j]) * acc[i * 4 + 2 * j + 1]
+                    )
+        else:
+            for j in T.unroll(4):
+                if bx * COLUMNS + column * 4 + j < n:
+                    OUT[(first + i * 16) * n + bx * COLUMNS + column * 4 + j] = acc[i * 4 + j]
 
 
 @cache
@@ -171,17 +191,7 @@ def matmul(format_: Format, tile: Tiling, *, geglu: bool = False) -> Any:
                             T.tvm_storage_sync("shared")
                         # Rows of Y before this tile's in its part, and of the parts before.
                         n[0] = part * (T.Cast("int32", tiles) // splits32 * rows) + first + tx // 16
-                        for i in T.unroll(mine):
-                            if geglu:
-                                for j in T.unroll(2):
-                                    if bx * COLUMNS + tx % 16 * 4 + 2 * j < n32:
-                                        OUT[(n[0] + i * 16) * (n32 // 2) + bx * (COLUMNS // 2) + tx % 16 * 2 + j] = (
-                                            gelu_tanh(acc[i * 4 + 2 * j]) * acc[i * 4 + 2 * j + 1]
-                                        )
-                            else:
-                                for j in T.unroll(4):
-                                    if bx * COLUMNS + tx % 16 * 4 + j < n32:
-                                        OUT[(n[0] + i * 16) * n32 + bx * COLUMNS + tx % 16 * 4 + j] = acc[i * 4 + j]
+                        store_products(OUT, acc, n[0], bx, tx % 16, n32, mine, geglu)
 
     return matmul_kernel
 

@@ -169,9 +169,13 @@ def test_the_command_prints_tables(tmp_path: Path, text: Path, capsys: pytest.Ca
     assert "| unquantized |" in out
     assert "| q4-rtn |" in out
     assert "| layers.5 |" in out
-    assert run(folder, "--text", text, "--tokens", 60, "--json") == 0
+    assert run(folder, "--text", text, "--tokens", 60, "--int8", "--json") == 0
     document = json.loads(capsys.readouterr().out)
-    assert [s["name"] for s in document["scores"]] == ["unquantized", "q4", "q4-rtn"]
+    names = ["unquantized", "q4", "q4, int8 prompts", "q4-rtn", "q4-rtn, int8 prompts"]
+    assert [s["name"] for s in document["scores"]] == names
+    plain, rounded = document["scores"][1:3]
+    assert rounded["bytes"] == plain["bytes"]
+    assert rounded["kl"] != plain["kl"]
     assert set(document["layers"]["q4"]) >= {"embed_tokens", "layers.0"}
 
 

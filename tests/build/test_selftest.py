@@ -155,3 +155,15 @@ def test_the_inputs_are_those_that_the_page_makes() -> None:
     for (dtype, binding), words in expected.items():
         assert input_words(dtype, binding, 0, len(words)).tolist() == words
         assert input_words(dtype, binding, 1, 2).tolist() == words[1:3]
+
+
+def test_dot_of_packed_bytes() -> None:
+    body = """
+  var w : array<vec4<u32>, 1>;
+  w[0i] = vec4<u32>(4286578689u, 255u, 2130706432u, 16843009u);
+  Y_ptr[i32(threadIdx.x)] = (dot4I8Packed((w[0i])[0], 16843009u) + dot4I8Packed((w[0i])[1], (w[0i])[2]));
+  Y_ptr[0i] = dot4I8Packed((w[0i])[2], (w[0i])[2]);
+"""
+    result = run(body, y="i32").ravel()
+    # 4286578689 is 0xff800001: -1, -128, 0, 1. 255 is -1, 0, 0, 0; 2130706432 is 0, 0, 0, 127.
+    assert result.tolist() == [127 * 127, -128, -128, -128]

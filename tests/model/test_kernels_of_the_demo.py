@@ -78,8 +78,11 @@ def test_target_attributes_and_variants_change_no_kernel_of_the_demo(
 ) -> None:
     whole = kernels_of("f32", tmp_path / "whole.wasm")
     variants = {name: source for name, source in whole.items() if "__" in name}
-    assert all("enable subgroups;" in source for source in variants.values())
+    assert {name.split("__")[1] for name in variants} == {"subgroups_kernel", "int8_kernel"}
+    for name, source in variants.items():
+        assert ("enable subgroups;" in source) == name.endswith("__subgroups_kernel"), name
     monkeypatch.setattr(gemma4, "_with_subgroups", lambda make: [])
+    monkeypatch.setattr(gemma4, "int8_rows", lambda matrix, tile: False)
     plain = kernels_of("f32", tmp_path / "plain.wasm")
     assert plain == {name: source for name, source in whole.items() if name not in variants}
     assert not any("subgroup" in source for source in plain.values())
