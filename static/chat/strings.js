@@ -37,6 +37,7 @@ export const strings = {
     stopped: "Stopped",
     cut: "Cut at the length limit",
     elsewhere: "Being written in another tab",
+    waiting: "Waits until another answer is written",
     tokens: (/** @type {number} */ count) => plural(count, { one: "# token", other: "# tokens" }),
     rate: (/** @type {string} */ rate) => `${rate} tokens/s`,
     version: (/** @type {number} */ index, /** @type {number} */ count) => `${index} / ${count}`,
@@ -60,6 +61,9 @@ export const strings = {
     newChat: "New chat.",
     opened: (/** @type {string} */ title) => `Opened: ${title}`,
     answering: "Answering.",
+    waiting: "Waiting for another answer.",
+    answered: (/** @type {string} */ title) => `“${title}” is answered.`,
+    notAnswered: (/** @type {string} */ title) => `“${title}” could not be answered.`,
     stopped: "Stopped.",
     goesOn: "The whole answer is in the conversation.",
     version: (/** @type {number} */ index, /** @type {number} */ count) => `Version ${index} of ${count}.`,
@@ -67,6 +71,8 @@ export const strings = {
 
   sidebar: {
     untitled: "New chat",
+    writing: "Being answered",
+    waiting: "Waits for its answer",
     menu: (/** @type {string} */ title) => `More for ${title}`,
     rename: "Rename",
     exportMarkdown: "Export as Markdown",
@@ -233,6 +239,10 @@ export const strings = {
     chosen: "Chosen",
     use: "Use",
     build: "Build",
+    stopAndUse: "Stop and use",
+    stopAndBuild: "Stop and build",
+    stops: (/** @type {string} */ title) =>
+      `“${title}” is being answered. Another model takes the place of this one and stops that; what is written stays.`,
     check: "Check",
     remove: "Delete",
     storedHere: "kept in this browser",
