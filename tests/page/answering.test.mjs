@@ -5,8 +5,8 @@ import { test } from "node:test";
 import { mountAnnouncer } from "../../static/chat/announcer.js";
 import { openChat, settle, WRITTEN_MS } from "./scripted_chat.mjs";
 
-test("an answer goes on behind a new chat, grows live for those who come back, and is kept to its end", async () => {
-  const chat = await openChat();
+test("an answer goes on behind a new chat, grows live for those who come back, and is kept to its end", async (t) => {
+  const chat = await openChat(t);
   const cats = chat.ask("About cats");
   chat.asked[0].say("one");
   await settle();
@@ -27,11 +27,10 @@ test("an answer goes on behind a new chat, grows live for those who come back, a
   assert.deepEqual([chat.store.state.behind, chat.store.state.answers], [[], []], "what is over is let go");
   await chat.library.open(cats);
   assert.deepEqual(chat.shown, [["one two three", "done", "stop"]]);
-  await chat.close();
 });
 
-test("a question in another conversation waits, and is then asked with its own branch, whatever is shown", async () => {
-  const chat = await openChat();
+test("a question in another conversation waits, and is then asked with its own branch, whatever is shown", async (t) => {
+  const chat = await openChat(t);
   chat.ask("About cats");
   chat.library.newChat();
   const dogs = chat.ask("About dogs");
@@ -61,11 +60,10 @@ test("a question in another conversation waits, and is then asked with its own b
     await settle();
   }
   assert.deepEqual(chat.asked.slice(2).map(({ question: text }) => text), ["About birds", "About wolves", "About dogs"]);
-  await chat.close();
 });
 
-test("Stop ends the answer that is shown, or takes its question back, and leaves the others alone", async () => {
-  const chat = await openChat();
+test("Stop ends the answer that is shown, or takes its question back, and leaves the others alone", async (t) => {
+  const chat = await openChat(t);
   const cats = chat.ask("About cats");
   chat.asked[0].say("Meow");
   chat.library.newChat();
@@ -91,12 +89,11 @@ test("Stop ends the answer that is shown, or takes its question back, and leaves
   assert.deepEqual(chat.shown, [["Meow", "streaming", undefined]]);
   chat.session.stop();
   assert.deepEqual({ ...chat.store.state.turns.at(-1), changed: 0 }, { ...before, failure: undefined, changed: 0 });
-  await chat.close();
 });
 
-test("a conversation that is deleted while it is answered stays deleted, and undo brings back what was written", async () => {
+test("a conversation that is deleted while it is answered stays deleted, and undo brings back what was written", async (t) => {
   for (const shown of [true, false]) {
-    const chat = await openChat();
+    const chat = await openChat(t);
     const cats = chat.ask("About cats");
     chat.asked[0].say("one");
     await settle();
@@ -112,12 +109,11 @@ test("a conversation that is deleted while it is answered stays deleted, and und
     assert.deepEqual(await chat.keptAnswers(cats), [["one", "done"]]);
     chat.asked[1]?.end();
     await settle();
-    await chat.close();
   }
 });
 
-test("a question that waits is deleted with its conversation", async () => {
-  const chat = await openChat();
+test("a question that waits is deleted with its conversation", async (t) => {
+  const chat = await openChat(t);
   chat.ask("About cats");
   chat.library.newChat();
   await chat.library.remove(chat.ask("About dogs"));
@@ -125,11 +121,10 @@ test("a question that waits is deleted with its conversation", async () => {
   await settle();
   assert.equal(chat.asked.length, 1);
   assert.deepEqual(chat.store.state.answers, []);
-  await chat.close();
 });
 
-test("an answer that failed is written again in its turn, with an engine that is loaded anew only then", async () => {
-  const chat = await openChat();
+test("an answer that failed is written again in its turn, with an engine that is loaded anew only then", async (t) => {
+  const chat = await openChat(t);
   const cats = chat.ask("About cats");
   chat.asked[0].say("half");
   chat.asked[0].fail("device-lost");
@@ -148,11 +143,10 @@ test("an answer that failed is written again in its turn, with an engine that is
   chat.asked[2].end();
   await settle();
   assert.deepEqual(chat.shown, [["whole", "done", "stop"]]);
-  await chat.close();
 });
 
-test("where the engine cannot be loaded again, the failed answer is as it was and a question that waits says why", async () => {
-  const chat = await openChat();
+test("where the engine cannot be loaded again, the failed answer is as it was and a question that waits says why", async (t) => {
+  const chat = await openChat(t);
   const cats = chat.ask("About cats");
   chat.asked[0].say("half");
   chat.asked[0].fail("device-lost");
@@ -175,11 +169,10 @@ test("where the engine cannot be loaded again, the failed answer is as it was an
   chat.asked[2].fail("device-lost");
   await settle();
   assert.deepEqual([await chat.keptAnswers(cats), await chat.keptAnswers(dogs)], [[["", "error"]], [["", "error"]]]);
-  await chat.close();
 });
 
-test("a page that ends begins nothing more and leaves what was written to be found", async () => {
-  const chat = await openChat();
+test("a page that ends begins nothing more and leaves what was written to be found", async (t) => {
+  const chat = await openChat(t);
   const cats = chat.ask("About cats");
   chat.asked[0].say("one");
   await settle();
@@ -191,14 +184,12 @@ test("a page that ends begins nothing more and leaves what was written to be fou
   await settle(WRITTEN_MS);
   assert.equal(chat.asked.length, 1);
   assert.deepEqual([await chat.keptAnswers(cats), await chat.keptAnswers(dogs)], [[["one", "streaming"]], [["", "streaming"]]]);
-  await chat.close();
-  const next = await openChat({ hash: `#c=${cats}` });
+  const next = await openChat(t, { hash: `#c=${cats}` });
   assert.deepEqual(next.store.state.turns.at(-1).failure.code, "interrupted");
-  await next.close();
 });
 
-test("what another tab does to a conversation that is answered behind is there when it is shown", async () => {
-  const [chat, other] = [await openChat(), await openChat()];
+test("what another tab does to a conversation that is answered behind is there when it is shown", async (t) => {
+  const [chat, other] = [await openChat(t), await openChat(t)];
   const cats = chat.ask("About cats");
   chat.asked[0].say("one");
   await settle();
@@ -216,12 +207,10 @@ test("what another tab does to a conversation that is answered behind is there w
   chat.asked[0].end();
   await settle();
   assert.equal((await chat.kept.read(cats)).title, "My cats");
-  await chat.close();
-  await other.close();
 });
 
-test("what could not be kept for want of room is held, and kept when there is some", async () => {
-  const chat = await openChat();
+test("what could not be kept for want of room is held, and kept when there is some", async (t) => {
+  const chat = await openChat(t);
   const cats = chat.ask("About cats");
   await settle();
   const { write } = chat.kept;
@@ -237,11 +226,10 @@ test("what could not be kept for want of room is held, and kept when there is so
   chat.kept.write = write;
   await chat.library.flush();
   assert.deepEqual(await chat.keptAnswers(cats), [["one", "done"]]);
-  await chat.close();
 });
 
-test("answers from bytes that turn out to be wrong are withdrawn from conversations that are not shown, too", async () => {
-  const chat = await openChat();
+test("answers from bytes that turn out to be wrong are withdrawn from conversations that are not shown, too", async (t) => {
+  const chat = await openChat(t);
   chat.engines.emit({ type: "partial", text: "" });
   const cats = chat.ask("About cats");
   chat.asked[0].say("one");
@@ -252,11 +240,10 @@ test("answers from bytes that turn out to be wrong are withdrawn from conversati
   await settle();
   assert.deepEqual(await chat.keptAnswers(cats), [["", "error"]]);
   assert.deepEqual(chat.store.state.behind, []);
-  await chat.close();
 });
 
-test("of the conversations that are opened one after the other the last one is shown", async () => {
-  const chat = await openChat();
+test("of the conversations that are opened one after the other the last one is shown", async (t) => {
+  const chat = await openChat(t);
   const ids = [];
   for (const about of ["cats", "dogs"]) {
     chat.library.newChat();
@@ -271,11 +258,10 @@ test("of the conversations that are opened one after the other the last one is s
   chat.library.newChat();
   await opening;
   assert.deepEqual(chat.store.state.turns, []);
-  await chat.close();
 });
 
-test("of answers elsewhere a listener hears once that they are over, of the one that is shown what it says", async () => {
-  const chat = await openChat();
+test("of answers elsewhere a listener hears once that they are over, of the one that is shown what it says", async (t) => {
+  const chat = await openChat(t);
   /** @type {string[]} */
   const said = [];
   mountAnnouncer(/** @type {any} */ ({ set textContent(text) { said.push(text); } }), chat.store);
@@ -300,7 +286,6 @@ test("of answers elsewhere a listener hears once that they are over, of the one 
   chat.asked[2].end();
   await settle();
   assert.deepEqual(heard(), ["Answering.", "Meow."]);
-  await chat.close();
 });
 
 /** @param {number} seed @returns {(n: number) => number} whole numbers below n, the same ones for the same seed */
@@ -313,9 +298,9 @@ function dice(seed) {
 }
 
 for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
-  test(`whatever happens in whatever order, every word is in its own conversation (${seed})`, async () => {
+  test(`whatever happens in whatever order, every word is in its own conversation (${seed})`, async (t) => {
     const roll = dice(seed);
-    const chat = await openChat();
+    const chat = await openChat(t);
     /** @type {Set<string>} */
     const gone = new Set();
     /** @type {string[]} */
@@ -347,10 +332,11 @@ for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
       },
     ];
     for (let i = 0; i < 250; i++) await actions[roll(actions.length)]();
-    for (let one = current(); chat.store.state.answers.length > 0; one = current()) {
-      one?.end();
+    for (let i = 0; i < 250 && chat.store.state.answers.length > 0; i++) {
+      current()?.end();
       await settle();
     }
+    assert.deepEqual(chat.store.state.answers, []);
     await chat.library.flush();
     const kept = (await chat.kept.readAll()).filter(({ id }) => ids.includes(id));
     // Each answer that the engine gave is found where its question stands, word by word.
@@ -366,6 +352,5 @@ for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
     assert.deepEqual(kept.map(({ id }) => id).sort(), [...new Set(ids)].filter((id) => !gone.has(id)).sort());
     assert.deepEqual(chat.store.state.behind, []);
     for (const { id } of kept) await chat.kept.remove(id);
-    await chat.close();
   });
 }

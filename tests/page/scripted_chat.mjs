@@ -82,8 +82,11 @@ class Asked {
   }
 }
 
-/** @param {{ hash?: string }} [options]  what the page's address asks for */
-export async function openChat({ hash = "" } = {}) {
+/**
+ * @param {import("node:test").TestContext} t  the page is closed with it
+ * @param {{ hash?: string }} [options]  what the page's address asks for
+ */
+export async function openChat(t, { hash = "" } = {}) {
   stubBrowser();
   location.hash = hash;
   /** @type {Asked[]} */
@@ -110,6 +113,12 @@ export async function openChat({ hash = "" } = {}) {
   const session = new Session(store, /** @type {any} */ ({}), /** @type {any} */ (load));
   const library = new Library(store, kept, session, () => MODEL_DEFAULTS);
   await Promise.all([library.start(), session.start()]);
+  t.after(async () => {
+    session.close();
+    await library.flush();
+    await settle();
+    kept.close();
+  });
   return {
     ...{ store, kept, session, library, asked, engines },
     /** @returns {string} the conversation's id */
@@ -124,12 +133,6 @@ export async function openChat({ hash = "" } = {}) {
     /** @returns {Promise<[string, string][] | undefined>} text and state of each kept answer */
     async keptAnswers(id) {
       return (await kept.read(id))?.turns.filter(({ role }) => role === "assistant").map(({ text, state }) => [text, state]);
-    },
-    async close() {
-      session.close();
-      await library.flush();
-      await settle();
-      kept.close();
     },
   };
 }
