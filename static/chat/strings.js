@@ -71,6 +71,8 @@ export const strings = {
 
   sidebar: {
     untitled: "New chat",
+    toggle: "Conversations",
+    toggleAnswering: "Another conversation is being answered",
     writing: "Being answered",
     waiting: "Waits for its answer",
     menu: (/** @type {string} */ title) => `More for ${title}`,
