@@ -244,7 +244,7 @@ export const strings = {
     stopAndUse: "Stop and use",
     stopAndBuild: "Stop and build",
     stops: (/** @type {string} */ title) =>
-      `“${title}” is being answered. Another model takes the place of this one and stops that; what is written stays.`,
+      `“${title}” is being answered. Another model stops that; what is written stays.`,
     check: "Check",
     remove: "Delete",
     storedHere: "kept in this browser",

@@ -144,6 +144,7 @@ export class TurnView {
     this.#shown = shown;
     const done = turn.state === "done";
     this.#article.dataset.state = turn.state;
+    this.#article.classList.toggle("waiting", progress === "waiting");
     this.#article.setAttribute("aria-busy", String(turn.state === "streaming"));
     if (turn.finishReason) this.#article.dataset.finishReason = turn.finishReason;
     else delete this.#article.dataset.finishReason;
