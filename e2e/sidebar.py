@@ -24,6 +24,10 @@ class Sidebar:
         """The entry of one conversation."""
         return self.list.get_by_role("link", name=title)
 
+    def mark(self, title: str) -> Locator:
+        """The sign that a conversation is being answered, or waits."""
+        return self.link(title).get_by_role("img")
+
     def choose(self, title: str, item: str) -> None:
         """Choose an item of a conversation's menu."""
         self.list.get_by_role("listitem").filter(has_text=title).hover()

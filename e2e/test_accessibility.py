@@ -181,6 +181,47 @@ def test_axe_finds_nothing_in_a_conversation_and_nothing_is_cut_off(
     assert {state: problems for state, problems in found.items() if problems} == {}
 
 
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 360)])
+def test_axe_finds_nothing_while_one_conversation_is_answered_and_another_waits(
+    faked: ChatPage, fake_engine: FakeEngine, scheme: Any, width: int
+) -> None:
+    page = faked.page
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 740})
+    fake_engine.serve_models({}, {"name": "large", "title": "A large one", "demo": False})
+    fake_engine.answer("one two", hold_after=1)
+    faked.type_and_send("About dogs, and about why they are said to have such long and hard names")
+    faked.wait_for_first_words()
+    page.keyboard.press("Control+Shift+O")
+    expect(faked.message).to_be_focused()
+    page.keyboard.type("About cats")
+    page.keyboard.press("Enter")
+    expect(faked.log).to_contain_text("Waits until another answer is written")
+    expect(page.locator("#status")).to_have_text("Waiting for another answer.")
+    expect(page.get_by_role("button", name="Conversations", exact=True)).to_have_accessible_description(
+        "Another conversation is being answered"
+    )
+    assert violations(page) == []
+    assert fits(page)
+    page.get_by_role("button", name="Model: ").click()
+    page.get_by_role("button", name="Use A large one").click()
+    expect(page.get_by_role("button", name="Stop and use A large one")).to_be_focused()
+    assert violations(page) == []
+    assert fits(page)
+    page.keyboard.press("Escape")
+    sidebar = Sidebar(page)
+    if width < 1000:
+        sidebar.toggle.click()
+    expect(sidebar.mark("About dogs")).to_be_in_viewport()
+    expect(sidebar.mark("About cats")).to_be_in_viewport()
+    assert violations(page) == []
+    assert fits(page)
+    sidebar.link("About dogs").focus()
+    fake_engine.release()
+    expect(sidebar.list.get_by_role("img")).to_have_count(0)
+    expect(sidebar.link("About dogs")).to_be_focused()
+
+
 def test_a_whole_chat_goes_by_keyboard(faked: ChatPage, fake_engine: FakeEngine) -> None:
     page = faked.page
     expect(faked.message).to_be_focused()

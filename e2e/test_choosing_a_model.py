@@ -46,6 +46,34 @@ def test_a_person_sees_every_model_and_switches_and_the_address_says_which_one(p
     assert fake.requests[-1]["messages"][0]["content"] == "Remember this"
 
 
+def test_a_model_is_not_switched_by_one_press_while_an_answer_is_being_written_elsewhere(
+    page: Page, bare_address: str
+) -> None:
+    fake = FakeEngine(page)
+    fake.serve_models({"name": "demo"}, {"name": "large", "title": "A large one", "demo": False})
+    chat = ChatPage(page, bare_address)
+    chat.open()
+    chat.wait_until_ready()
+    fake.answer("one two three", hold_after=2)
+    chat.type_and_send("About dogs")
+    expect(chat.answers).to_have_text("one two")
+    chat.start_over()
+    page.get_by_role("button", name="Model: The demo model").click()
+    dialog = page.get_by_role("dialog", name="Models")
+    dialog.get_by_role("button", name="Use A large one").click()
+    expect(dialog.get_by_role("status")).to_contain_text("“About dogs” is being answered.")
+    use = dialog.get_by_role("button", name="Stop and use A large one")
+    expect(use).to_be_focused()
+    use.press("Enter")
+    page.wait_for_url(re.compile(r"\?model=large(#|$)"))
+    chat.wait_until_ready()
+    page.get_by_role("navigation", name="Conversations").get_by_role("link", name="About dogs").click()
+    expect(chat.answers).to_have_text("one two")
+    fake.answer(" three")
+    chat.log.get_by_role("button", name="Continue").click()
+    expect(chat.answers).to_have_text("one two three")
+
+
 def test_without_the_server_the_list_says_so(page: Page, bare_address: str) -> None:
     FakeEngine(page)
     chat = ChatPage(page, bare_address)

@@ -116,7 +116,7 @@ def test_a_conversation_deleted_while_it_is_answered_stays_deleted(
     sidebar.expect_titles("About dogs")
 
 
-def test_another_conversation_opened_while_one_is_answered_keeps_what_was_written(
+def test_an_answer_goes_on_while_another_conversation_is_asked_and_that_one_waits(
     faked: ChatPage, fake_engine: FakeEngine, sidebar: Sidebar
 ) -> None:
     have(faked, "About cats")
@@ -124,11 +124,70 @@ def test_another_conversation_opened_while_one_is_answered_keeps_what_was_writte
     fake_engine.answer("one two three", hold_after=2)
     faked.type_and_send("About dogs")
     expect(faked.answers).to_have_text("one two")
+    expect(sidebar.mark("About dogs")).to_have_accessible_name("Being answered")
     sidebar.link("About cats").click()
+    expect(faked.answers).to_have_text("You said: About cats")
+    expect(faked.stop).to_be_hidden()
+    faked.type_and_send("And kittens?")
+    expect(faked.log).to_contain_text("Waits until another answer is written")
+    expect(sidebar.mark("About cats")).to_have_accessible_name("Waits for its answer")
+    expect(faked.stop).to_be_visible()
+    assert len(fake_engine.requests) == 2
+    sidebar.link("About dogs").click()
+    expect(faked.answers).to_have_text("one two")
+    expect(faked.stop).to_be_visible()
+    fake_engine.release()
+    expect(faked.answers).to_have_text("one two three")
+    expect(faked.answers).to_have_attribute("data-finish-reason", "stop")
+    sidebar.link("About cats").click()
+    expect(faked.answers.last).to_have_text("You said: And kittens?")
+    expect(sidebar.list.get_by_role("img")).to_have_count(0)
+    assert [message["content"] for message in fake_engine.requests[-1]["messages"]][-1] == "And kittens?"
+
+
+def test_stop_takes_a_question_back_that_waits_and_leaves_the_other_answer_alone(
+    faked: ChatPage, fake_engine: FakeEngine, sidebar: Sidebar
+) -> None:
+    fake_engine.answer("one two three", hold_after=2)
+    faked.type_and_send("About dogs")
+    expect(faked.answers).to_have_text("one two")
+    faked.start_over()
+    faked.message.press("Escape")  # There is nothing to stop here.
+    faked.type_and_send("About cats")
+    faked.stop.click()
+    expect(faked.log).to_contain_text("Stopped")
+    expect(faked.message).to_be_focused()
+    fake_engine.release()
+    sidebar.link("About dogs").click()
+    expect(faked.answers).to_have_text("one two three")
+    assert len(fake_engine.requests) == 1
+    sidebar.link("About cats").click()
+    faked.log.get_by_role("button", name="Regenerate").click()
+    expect(faked.answers).to_have_text("You said: About cats")
+
+
+def test_a_reload_cuts_off_the_answer_of_a_conversation_that_is_not_shown_and_keeps_what_was_written(
+    faked: ChatPage, fake_engine: FakeEngine, sidebar: Sidebar
+) -> None:
+    fake_engine.answer("one two three", hold_after=2)
+    faked.type_and_send("About dogs")
+    expect(faked.answers).to_have_text("one two")
+    faked.start_over()
+    faked.type_and_send("About cats")
+    expect(faked.log).to_contain_text("Waits until another answer is written")
+    other = opened(faked.page.context.new_page(), faked.address)
+    Sidebar(other.page).link("About cats").click()
+    expect(other.log).to_contain_text("Being written in another tab")
+    faked.page.bring_to_front()
+    faked.page.reload()
+    faked.wait_until_ready()
+    expect(faked.log.get_by_role("alert")).to_contain_text("This answer was cut off")
+    faked.retry.click()
     expect(faked.answers).to_have_text("You said: About cats")
     sidebar.link("About dogs").click()
     expect(faked.answers).to_have_text("one two")
-    expect(faked.answers).to_have_attribute("data-finish-reason", "abort")
+    expect(faked.log.get_by_role("button", name="Continue")).to_be_visible()
+    expect(other.answers).to_have_text("You said: About cats")
 
 
 def test_a_press_on_an_entry_counts_although_the_list_changes_before_it_ends(faked: ChatPage, sidebar: Sidebar) -> None:

@@ -120,6 +120,7 @@ def test_the_page_can_be_installed_and_its_icons_are_pictures(browser: Browser, 
             "async (src) => { const i = new Image(); i.src = src; await i.decode(); return i.naturalWidth; }",
             icon["src"],
         )
+        assert icon["sizes"] in ("any", f"{size}x{size}")
         assert size > 0
     errors = {error["errorId"] for error in tools.send("Page.getInstallabilityErrors")["installabilityErrors"]}
     assert errors <= {"in-incognito"}, "every context of a test is a private window"

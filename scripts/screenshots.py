@@ -1,4 +1,6 @@
-"""Make docs/screenshots/ from the real page: python scripts/screenshots.py --models-dir DIR.
+"""Make docs/screenshots/ from the real page, and the icon that is no SVG.
+
+Run as: python scripts/screenshots.py --models-dir DIR
 
 The demo model answers where it can; what it cannot write (code, formulas) and what is not here (a GPU, several models)
 comes from the scripted engine of the page's tests.
@@ -26,6 +28,7 @@ from e2e.server_process import running_server  # noqa: E402
 from e2e.sidebar import Sidebar  # noqa: E402
 
 FOLDER = ROOT / "docs" / "screenshots"
+ICONS = ROOT / "static" / "icons"
 NO_WEBGPU = "Object.defineProperty(Navigator.prototype, 'gpu', { get: () => undefined })"
 # Goes before the worker's own script: two fifths of a shard arrive, the rest never does.
 STALLED_SHARDS = """
@@ -91,15 +94,28 @@ BENCHMARK = "model=demo&runs=3&tokens=8&prefill=8,16,64&decode=16,64,256&context
 
 PAGE: ViewportSize = {"width": 1100, "height": 760}
 PHONE: ViewportSize = {"width": 360, "height": 740}
+ICON: ViewportSize = {"width": 180, "height": 180}
 
 
 def save(page: Page, name: str) -> None:
     """Write one picture, with whatever moves at rest."""
     page.mouse.move(0, 0)
     picture = page.screenshot(animations="disabled", caret="hide", timeout=LOAD_MS)
-    # Few colours are in it: a third of the size, and nobody sees the difference.
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(128).save(FOLDER / f"{name}.png", optimize=True)
-    print(FOLDER / f"{name}.png")
+    write(picture, FOLDER / f"{name}.png")
+
+
+def write(picture: bytes, path: Path) -> None:
+    """Keep a picture. Few colours are in it: a third of the size, and nobody sees the difference."""
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(128).save(path, optimize=True)
+    print(path)
+
+
+def touch_icon(browser: Browser) -> None:
+    """The icon on the home screen of a phone that takes no SVG."""
+    page = browser.new_page(viewport=ICON)
+    page.goto((ICONS / "maskable.svg").as_uri())
+    write(page.screenshot(), ICONS / "apple-touch-icon.png")
+    page.close()
 
 
 def error(browser: Browser, address: str) -> None:
@@ -212,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sync_playwright() as playwright,
     ):
         browser = launch(playwright)
+        touch_icon(browser)
         error(browser, address)
         loading(browser, address)
         conversation(browser, address)

@@ -32,6 +32,8 @@ def web_manifest(*, static: str) -> str:
     icons = [
         {"src": f"{static}/icons/webgemma.svg", "type": "image/svg+xml", "sizes": "any", "purpose": "any"},
         {"src": f"{static}/icons/maskable.svg", "type": "image/svg+xml", "sizes": "any", "purpose": "maskable"},
+        # For systems that show no SVG; made from maskable.svg by scripts/screenshots.py.
+        {"src": f"{static}/icons/apple-touch-icon.png", "type": "image/png", "sizes": "180x180", "purpose": "any"},
     ]
     manifest = {
         "name": "WebGemma",

@@ -147,7 +147,7 @@ class Composer {
   }
 
   async #submit() {
-    const { phase, answering, turns } = this.#store.state;
+    const { phase, answering, turns, conversation } = this.#store.state;
     const draft = this.#draft();
     if (phase !== "ready" || answering || this.#sending || draft.text.trim() === "") return;
     // What the conversation takes does not count where its oldest turns make room, and is not known where they did.
@@ -158,7 +158,8 @@ class Composer {
       await this.#meter.now(draft);
       this.#sending = false;
       this.#show();
-      if (this.#verdict()?.refused || draft.text !== this.#message.value) {
+      const moved = conversation.id !== this.#store.state.conversation.id; // It was meant for the one before.
+      if (moved || this.#verdict()?.refused || draft.text !== this.#message.value) {
         this.#message.focus();
         return;
       }

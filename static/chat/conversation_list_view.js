@@ -3,6 +3,7 @@
 /** @import { Library } from "./library.js" */
 /** @import { Store } from "./store.js" */
 /** @import { Conversation, Summary } from "./types.js" */
+import { progressOf } from "./answers.js";
 import { groupsOf, search } from "./conversation_list.js";
 import { byId, create } from "./dom.js";
 import { iconButton } from "./icons.js";
@@ -60,7 +61,8 @@ export class ConversationListView {
     });
     this.#list.addEventListener("keydown", (event) => this.#move(event));
     store.subscribe((state, previous) => {
-      if (state !== previous && state.conversations === previous.conversations && state.conversation.id === previous.conversation.id) return;
+      const same = state.conversations === previous.conversations && state.conversation.id === previous.conversation.id;
+      if (state !== previous && same && state.answers === previous.answers) return;
       if (state.conversations !== previous.conversations) this.#texts = null;
       void this.#update();
     });
@@ -88,6 +90,7 @@ export class ConversationListView {
       field.remove();
       link.hidden = false;
       link.focus();
+      void this.#update(); // It rested.
       if (save && title !== "" && title !== link.title) await this.#library.rename(id, title);
     };
     field.addEventListener("keydown", (event) => {
@@ -113,12 +116,13 @@ export class ConversationListView {
       return;
     }
     const query = this.#search.value.trim();
-    const { conversations, conversation, model } = this.#store.state;
+    const { conversations, conversation, model, answers } = this.#store.state;
     if (query !== "") this.#texts ??= await this.#library.read();
     if (query !== this.#search.value.trim()) return; // Typed on meanwhile.
     const found = query === "" ? null : search(this.#texts ?? [], query);
     const items = found ?? conversations;
-    const shown = JSON.stringify([query, conversation.id, model, items.map(({ id, title }) => [id, title]), this.#headings(items, found)]);
+    const entries = items.map(({ id, title }) => [id, title, progressOf(answers, "conversation", id)]);
+    const shown = JSON.stringify([query, conversation.id, model, entries, this.#headings(items, found)]);
     if (shown === this.#shown || this.#renamed !== null) return;
     this.#shown = shown;
     const focused = /** @type {HTMLElement | null} */ (this.#list.contains(document.activeElement) ? document.activeElement : null);
@@ -163,6 +167,11 @@ export class ConversationListView {
     const link = create("a", { attributes: { href: `#c=${encodeURIComponent(id)}`, dir: "auto", "data-id": id, title } }, [
       create("span", { class: "conversation-title", text: title }),
     ]);
+    const progress = progressOf(this.#store.state.answers, "conversation", id);
+    if (progress) {
+      const label = strings.sidebar[progress];
+      link.append(create("span", { class: `conversation-mark ${progress}`, attributes: { role: "img", "aria-label": label, title: label } }));
+    }
     if (this.#store.state.conversation.id === id) link.setAttribute("aria-current", "page");
     const { snippet = null } = /** @type {Found} */ (item);
     if (snippet) {

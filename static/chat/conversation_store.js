@@ -85,6 +85,7 @@ export class ConversationStore {
    * Keeps a conversation, together with what other tabs have kept of it.
    *
    * @param {Conversation} conversation
+   * @returns {Promise<boolean>} false: there is no room for it
    */
   async write(conversation) {
     const { id } = conversation;
@@ -94,10 +95,11 @@ export class ConversationStore {
         await use("readwrite", (objects) => written(objects, conversation));
       } catch {
         this.#tell({ type: "not-kept", id }, true); // The conversation goes on.
-        return;
+        return false;
       }
     } else this.#unkept.set(id, conversation);
     this.#publish({ type: "changed", id });
+    return true;
   }
 
   /** @param {string} id */

@@ -23,7 +23,7 @@ export function mountConversation(log, store, session, library) {
   const views = new Map();
   /** @type {TurnActions} */
   const actions = {
-    retry: ({ id }) => void session.retry(id),
+    retry: ({ id }) => session.retry(id),
     // What was pressed goes away: the keyboard goes on where the answer can be stopped.
     regenerate: ({ id }) => {
       session.regenerate(id);

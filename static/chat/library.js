@@ -1,7 +1,8 @@
 /** @import { ConversationStore } from "./conversation_store.js" */
 /** @import { Session } from "./session.js" */
 /** @import { Store } from "./store.js" */
-/** @import { Conversation, Settings, Turn } from "./types.js" */
+/** @import { AppState, Conversation, Settings, Turn } from "./types.js" */
+import { conversationOf } from "./answers.js";
 import { choosing, merged, newConversation, versionsOf } from "./tree.js";
 import { isBeingWritten, whenReleased } from "./turn_locks.js";
 import { interrupted } from "./turns.js";
@@ -25,10 +26,14 @@ export class Library {
   #timer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #listTimer;
-  /** Still to be written. @type {Conversation | null} */
-  #changed = null;
-  /** What came from the database, and need not go there again. @type {Conversation | null} */
-  #clean = null;
+  /** Still to be written, by id. @type {Map<string, Conversation>} */
+  #changed = new Map();
+  /** What came from the database, and need not go there again. @type {WeakSet<Conversation>} */
+  #clean = new WeakSet();
+  /** Settled when all that was given to be written is. @type {Promise<unknown>} */
+  #written = Promise.resolve();
+  /** Counts what was asked to be shown: only the last one is. */
+  #opened = 0;
   /** Answers that other tabs write. @type {Set<string>} */
   #awaited = new Set();
 
@@ -47,15 +52,12 @@ export class Library {
 
   /** Shows what the address asks for, and keeps the conversation from now on. */
   async start() {
-    this.#store.subscribe(({ conversation }, previous) => this.#follow(conversation, previous.conversation));
+    this.#store.subscribe((state, previous) => this.#follow(state, previous));
     this.#kept.subscribe(({ id, type }, own) => {
-      const { conversations, conversation, answering } = this.#store.state;
-      const [first] = conversations;
-      // An answer that grows changes nothing in the list.
-      if (own && answering && first?.id === id && first.title === conversation.title) return;
+      if (own && this.#onlyGrows(id)) return;
       clearTimeout(this.#listTimer);
       this.#listTimer = setTimeout(() => void this.#list(), LIST_AFTER_MS);
-      if (!own && type === "changed" && id === this.#store.state.conversation.id) void this.#takeOver(id);
+      if (!own && type === "changed") void this.#takeOver(id);
     });
     addEventListener("popstate", () => void this.#showAddress());
     await Promise.all([this.#list(), this.#showAddress()]);
@@ -65,29 +67,44 @@ export class Library {
   async flush() {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    const conversation = this.#changed;
-    this.#changed = null;
-    if (conversation) await this.#kept.write(conversation);
+    const changed = [...this.#changed.values()];
+    this.#changed.clear();
+    const write = async (/** @type {Conversation} */ conversation) => {
+      const written = await this.#kept.write(conversation);
+      // Answered while another one was shown, it would be nowhere. It is tried again with the next change.
+      if (!written && !this.#changed.has(conversation.id)) this.#changed.set(conversation.id, conversation);
+    };
+    this.#written = Promise.all([this.#written, ...changed.map(write)]);
+    await this.#written;
   }
 
   /** An empty conversation, with the settings that new ones have. */
   newChat() {
-    this.#session.leave();
     this.#show(newConversation(this.#store.state.model, this.#newSettings()));
     this.#setAddress(null);
   }
 
   /**
    * @param {string} id
-   * @returns {Promise<boolean>} whether it is shown now
+   * @returns {Promise<boolean>} false: there is none
    */
   async open(id) {
-    if (id === this.#store.state.conversation.id) return true;
-    await this.flush();
-    const conversation = await this.#read(id);
-    if (!conversation) return false;
-    this.#session.leave();
-    this.#show(conversation);
+    if (id === this.#store.state.conversation.id) {
+      this.#opened += 1;
+      return true;
+    }
+    const live = conversationOf(this.#store.state, id);
+    if (live) this.#show(live);
+    else {
+      const asked = ++this.#opened;
+      await this.flush();
+      const read = await this.#read(id);
+      if (asked !== this.#opened) return true; // Another one was asked for meanwhile.
+      const conversation = this.#changed.get(id) ?? read;
+      if (!conversation) return false;
+      this.#clean.add(conversation);
+      this.#show(conversation);
+    }
     this.#setAddress(id);
     return true;
   }
@@ -99,12 +116,10 @@ export class Library {
    * @param {1 | -1} step
    */
   chooseVersion(turn, step) {
-    const { conversation, answering } = this.#store.state;
+    const { conversation } = this.#store.state;
     const versions = versionsOf(conversation, turn);
     const other = versions[versions.findIndex(({ id }) => id === turn.id) + step];
-    if (!other) return;
-    if (answering) this.#session.leave();
-    this.#store.update({ conversation: choosing(this.#store.state.conversation, other) });
+    if (other) this.#store.update({ conversation: choosing(conversation, other) });
   }
 
   /**
@@ -126,9 +141,9 @@ export class Library {
       title,
       stamps: { ...conversation.stamps, title: Date.now() },
     });
-    const { conversation } = this.#store.state;
-    if (conversation.id === id) {
-      this.#store.update({ conversation: named(conversation) });
+    const live = conversationOf(this.#store.state, id);
+    if (live) {
+      this.#store.replace(named(live));
       await this.flush();
       return;
     }
@@ -142,12 +157,11 @@ export class Library {
    */
   async remove(id) {
     const shown = this.#store.state.conversation.id === id;
-    if (shown) this.#session.leave();
+    this.#session.abandon(id);
     await this.flush();
-    const kept = await this.#kept.read(id);
-    if (shown) this.newChat();
-    // Leaving it has changed it once more; that is not written after it is gone.
-    await this.flush();
+    const kept = (await this.#kept.read(id)) ?? this.#changed.get(id);
+    if (this.#store.state.conversation.id === id) this.newChat();
+    this.#changed.delete(id);
     await this.#kept.remove(id);
     return async () => {
       if (!kept) return;
@@ -160,7 +174,7 @@ export class Library {
   async add(conversations) {
     for (const conversation of conversations) {
       await this.#kept.write(conversation);
-      if (conversation.id === this.#store.state.conversation.id) await this.#takeOver(conversation.id);
+      await this.#takeOver(conversation.id);
     }
   }
 
@@ -176,37 +190,55 @@ export class Library {
   }
 
   /**
-   * @param {Conversation} conversation
-   * @param {Conversation} previous
+   * @param {AppState} state
+   * @param {AppState} previous
    */
-  #follow(conversation, previous) {
-    if (conversation === previous || conversation === this.#clean) return;
-    if (conversation.id !== previous.id) void this.flush();
-    if (conversation.turns.length === 0) return;
-    if (previous.turns.length === 0 && conversation.id === previous.id) this.#setAddress(conversation.id);
-    this.#changed = conversation;
-    const writing = conversation.turns.some(({ state }) => state === "streaming");
-    if (!writing || conversation.turns.length !== previous.turns.length) void this.flush();
-    else this.#timer ??= setTimeout(() => void this.flush(), WRITE_AFTER_MS);
+  #follow(state, previous) {
+    const { conversation } = state;
+    const same = conversation.id === previous.conversation.id;
+    if (same && conversation.turns.length > 0 && previous.conversation.turns.length === 0) this.#setAddress(conversation.id);
+    let soon = !same;
+    for (const one of [conversation, ...state.behind]) {
+      const before = conversationOf(previous, one.id);
+      if (one === before || one.turns.length === 0 || this.#clean.has(one)) continue;
+      this.#changed.set(one.id, one);
+      const writing = one.turns.some(({ state: turn }) => turn === "streaming");
+      if (!writing || one.turns.length !== before?.turns.length) soon = true;
+      else this.#timer ??= setTimeout(() => void this.flush(), WRITE_AFTER_MS);
+    }
+    if (soon) void this.flush();
+  }
+
+  /**
+   * @param {string} id  of a conversation that this tab has written
+   * @returns {boolean} whether nothing of it has changed that the list shows, but an answer that grows
+   */
+  #onlyGrows(id) {
+    const { state } = this.#store;
+    const answered = (/** @type {string} */ one) => state.answers.some(({ conversation }) => conversation === one);
+    const place = state.conversations.findIndex((one) => one.id === id);
+    if (place < 0 || !answered(id) || state.conversations[place]?.title !== conversationOf(state, id)?.title) return false;
+    return state.conversations.slice(0, place).every((one) => answered(one.id));
   }
 
   /** @param {Conversation} conversation */
   #show(conversation) {
+    this.#opened += 1;
     void this.flush();
-    this.#clean = conversation;
-    this.#store.update({ conversation });
+    this.#store.show(conversation, this.#session.changes(this.#store.state.conversation.id));
   }
 
-  /** @param {string} id  of the conversation that is shown, and that another tab has changed */
+  /** @param {string} id  of a conversation that another tab has changed */
   async #takeOver(id) {
+    if (!conversationOf(this.#store.state, id)) return;
     const theirs = await this.#read(id);
-    const { conversation: ours } = this.#store.state;
-    if (!theirs || ours.id !== id) return;
+    const ours = conversationOf(this.#store.state, id);
+    if (!theirs || !ours) return;
     // What is shown stays: the other tab has its own way through the branches.
     const { chosen, stamps } = ours;
     const both = { ...merged(ours, theirs), chosen, stamps: { ...theirs.stamps, chosen: stamps.chosen } };
-    this.#clean = both;
-    this.#store.update({ conversation: both });
+    this.#clean.add(both);
+    this.#store.replace(both);
   }
 
   /**

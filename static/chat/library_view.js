@@ -80,6 +80,9 @@ export function mountLibrary(store, library, kept) {
   });
   const exportAll = byId("export", HTMLButtonElement);
   exportAll.addEventListener("click", () => void exportJson());
-  store.subscribe(({ conversations }) => (exportAll.disabled = conversations.length === 0));
+  store.subscribe(({ conversations, conversation, answers }) => {
+    exportAll.disabled = conversations.length === 0;
+    sidebar.mark(answers.some((answer) => answer.conversation !== conversation.id));
+  });
   return sidebar;
 }

@@ -2,6 +2,7 @@
 /** @import { StoredModel } from "../engine/stored_models.js" */
 /** @import { ListedModel } from "./model_list.js" */
 /** @import { Store } from "./store.js" */
+import { conversationOf } from "./answers.js";
 import { byId, create } from "./dom.js";
 import { formatBytes } from "./format.js";
 import { listModels } from "./model_api.js";
@@ -92,10 +93,18 @@ class ModelsView {
   }
 
   /** @param {ListedModel} model */
-  #useButton({ name, title, server }) {
-    const label = server === "unbuilt" || server === "failed" ? text.build : text.use;
-    const use = create("button", { class: "button small", text: label, attributes: { type: "button", "aria-label": `${label} ${title}` } });
+  #useButton({ name, title: named, server }) {
+    const [label, stopAnd] = server === "unbuilt" || server === "failed" ? [text.build, text.stopAndBuild] : [text.use, text.stopAndUse];
+    const use = create("button", { class: "button small", text: label, attributes: { type: "button", "aria-label": `${label} ${named}` } });
     use.addEventListener("click", () => {
+      const title = this.#answered();
+      if (title !== null && !use.dataset.warned) {
+        use.dataset.warned = "true";
+        use.textContent = stopAnd;
+        use.setAttribute("aria-label", `${stopAnd} ${named}`);
+        this.#status.textContent = text.stops(title);
+        return;
+      }
       const address = new URL(location.href);
       address.searchParams.set("model", name);
       // A build or a context that was asked for was asked of the other model.
@@ -103,6 +112,13 @@ class ModelsView {
       location.assign(address);
     });
     return use;
+  }
+
+  /** @returns {string | null} the title of the conversation that is being answered */
+  #answered() {
+    const { state } = this.#store;
+    const [answer] = state.answers;
+    return answer ? (conversationOf(state, answer.conversation)?.title ?? null) : null;
   }
 
   /**

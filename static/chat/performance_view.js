@@ -1,6 +1,7 @@
 /** @import { StepTimes } from "../engine/kernel_times.js" */
 /** @import { Session } from "./session.js" */
 /** @import { Store } from "./store.js" */
+import { turnOf } from "./answers.js";
 import { browserName } from "./browsers.js";
 import { byId, create } from "./dom.js";
 import { formatBytes, formatRate } from "./format.js";
@@ -21,13 +22,16 @@ export function mountPerformance(store, session) {
   const meter = new Meter();
   const view = new PerformanceView(store, session, meter);
   store.subscribe((state, previous) => {
-    if (state.answering && !previous.answering) meter.start(performance.now());
-    const [turn, before] = [state.turns.at(-1), previous.turns.at(-1)];
-    if (state.answering && turn !== before && turn?.role === "assistant" && turn.text !== "") meter.tick(performance.now());
-    if (!state.answering && previous.answering) {
-      meter.end(turn?.usage);
-      view.answered();
+    // Whichever conversation it is in: the engine is the same one.
+    const [written, before] = [state.answers[0], previous.answers[0]];
+    if (written !== before) {
+      if (before) meter.end(turnOf(state, before)?.usage);
+      if (written) meter.start(performance.now());
+      else view.answered();
+      return;
     }
+    const turn = turnOf(state, written);
+    if (turn && turn.text !== "" && turn !== turnOf(previous, written)) meter.tick(performance.now());
   });
 }
 
@@ -151,7 +155,7 @@ class PerformanceView {
 
   async #timeKernels() {
     this.#measure.disabled = true;
-    this.#kernels.replaceChildren(create("p", { class: "faint", text: this.#store.state.answering ? text.measureLater : text.measuring }));
+    this.#kernels.replaceChildren(create("p", { class: "faint", text: this.#store.state.answers.length > 0 ? text.measureLater : text.measuring }));
     try {
       const times = await this.#session.engine?.timeKernels();
       this.#kernels.replaceChildren(...(times ? kernelTable(times) : [create("p", { class: "faint", text: text.noTimestamps })]));

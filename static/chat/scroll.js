@@ -43,7 +43,10 @@ export class StickToEnd {
   }
 
   #follow() {
-    if (this.#held) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    if (this.#held) {
+      this.#scroller.scrollTop = this.#scroller.scrollHeight;
+      this.#lastTop = this.#scroller.scrollTop; // Less than before, where a long answer made room for another: that was no person.
+    }
     this.#tell();
   }
 
@@ -52,7 +55,8 @@ export class StickToEnd {
     const atEnd = scrollHeight - clientHeight - scrollTop <= SLACK;
     if (atEnd) this.#hold(true);
     else if (scrollTop < this.#lastTop) this.#hold(false); // Growing content never moves upwards: this was the person.
-    this.#lastTop = scrollTop;
+    else if (this.#held) this.#follow(); // Content that went and came again within a frame has the size it had, and is not told of.
+    this.#lastTop = this.#scroller.scrollTop;
   }
 
   /** @param {boolean} held */

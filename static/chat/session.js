@@ -1,14 +1,14 @@
-/** @import { Attachment, BuildProgress, ChatRequest, EngineEvent, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
+/** @import { Answer, Attachment, BuildProgress, EngineEvent, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
 /** @import { Query } from "./query.js" */
 /** @import { Store } from "./store.js" */
+import { AnswerQueue, STOPPED } from "./answer_queue.js";
+import { streamAnswer } from "./answer_stream.js";
+import { conversationOf, turnOf } from "./answers.js";
 import { needsReload, toFailure } from "./failures.js";
 import { followBuild, modelState, startBuild } from "./model_api.js";
-import { requestFields } from "./settings.js";
 import { strings } from "./strings.js";
-import { titleFrom, versionsOf, withTurns } from "./tree.js";
-import { holdingTurn } from "./turn_locks.js";
-import { canContinue, messagesFor, newTurn } from "./turns.js";
-import { Written } from "./written.js";
+import { titleFrom, withTurns } from "./tree.js";
+import { canContinue, newTurn } from "./turns.js";
 
 /** @typedef {(url: string, options: LoadOptions) => Promise<EngineLike>} LoadEngine */
 
@@ -37,20 +37,21 @@ export class Session {
   #engine = null;
   /** Ends the loading, when the page is left. */
   #loading = new AbortController();
-  /** Answers written before all of the model's bytes were verified. @type {Set<string> | null} */
+  /** Answers written before all of the model's bytes were verified. @type {Answer[] | null} */
   #provisional = null;
-  /** @type {AbortController | null} */
-  #answer = null;
-  /** The answer being written. @type {string | null} */
-  #writing = null;
+  #queue;
+  #loadEngine;
 
   /**
    * @param {Store} store
    * @param {Query} query
+   * @param {LoadEngine} [load]
    */
-  constructor(store, query) {
+  constructor(store, query, load = loadEngine) {
     this.#store = store;
     this.#query = query;
+    this.#loadEngine = load;
+    this.#queue = new AnswerQueue(store, () => this.#release());
   }
 
   /** From nothing to a model that can answer, or to a phase that says why not. Also what Retry calls. */
@@ -90,7 +91,7 @@ export class Session {
     await this.#disposeEngine(); // Never two of them: each takes the GPU's memory.
     const { model } = this.#store.state;
     this.#loading = new AbortController();
-    const engine = await loadEngine(`models/${encodeURIComponent(model)}/`, {
+    const engine = await this.#loadEngine(`models/${encodeURIComponent(model)}/`, {
       onProgress: (progress) => this.#store.update({ progress }),
       onEvent: (event) => this.#noteEvent(event),
       signal: this.#loading.signal,
@@ -113,9 +114,12 @@ export class Session {
   #noteEvent({ type, text, error }) {
     if (type === "memory") this.#store.update({ memory: text });
     else this.#store.update({ notice: OVER.has(type) ? null : text });
-    if (type === "partial") this.#provisional = new Set();
-    if (type === "complete") this.#provisional = null;
+    if (type === "partial") this.#provisional = [];
     if (type === "withdrawn" && error) this.#withdraw(error);
+    if (type === "complete" || type === "withdrawn") {
+      this.#provisional = null;
+      this.#release();
+    }
   }
 
   /**
@@ -124,8 +128,23 @@ export class Session {
    * @param {Failure} failure
    */
   #withdraw(failure) {
-    for (const id of this.#provisional ?? []) this.#store.updateTurn(id, { text: "", state: "error", finishReason: undefined, failure });
-    this.#provisional = null;
+    for (const { conversation, turn } of this.#provisional ?? []) {
+      this.#store.updateTurn(conversation, turn, { text: "", state: "error", finishReason: undefined, failure });
+    }
+  }
+
+  /**
+   * Whether a conversation changes, though another one may be shown: it is answered, or an answer of it may be withdrawn yet.
+   *
+   * @param {string} id
+   */
+  changes(id) {
+    return this.#queue.has(id) || (this.#provisional ?? []).some(({ conversation }) => conversation === id);
+  }
+
+  /** What changes no more needs not be held besides what is kept of it. */
+  #release() {
+    this.#store.release((id) => this.changes(id));
   }
 
   /**
@@ -164,7 +183,7 @@ export class Session {
     if (!answered || answered.role !== "assistant" || phase !== "ready" || answering) return;
     const answer = newTurn("assistant", "", answered.parent, { model });
     this.#store.update({ conversation: withTurns(conversation, [answer]) });
-    void this.#write(answer);
+    this.#write(answer);
   }
 
   /**
@@ -176,8 +195,7 @@ export class Session {
     const { phase, answering, turns } = this.#store.state;
     const cut = turns.at(-1);
     if (!cut || cut.id !== id || !canContinue(cut) || phase !== "ready" || answering) return;
-    this.#store.updateTurn(id, { state: "streaming", finishReason: undefined, failure: undefined });
-    void this.#write(cut, { continued: true });
+    this.#write(cut, { continued: true, before: cut });
   }
 
   /** For what only reads: counting tokens, figures. Null while no model is loaded. */
@@ -185,17 +203,16 @@ export class Session {
     return this.#engine;
   }
 
-  /** Ends the answer being written; what was written stays. */
+  /** Ends the answer that is shown, what was written of it stays; takes its question back from the queue where it waits. */
   stop() {
-    this.#answer?.abort();
+    for (const { id } of this.#store.state.turns) this.#queue.stop(id);
   }
 
-  /** Ends the answer being written, before another conversation is shown: this one has no more of it. */
-  leave() {
-    this.stop();
-    for (const { id, state } of this.#store.state.turns) {
-      if (state === "streaming" && this.#writing === id) this.#store.updateTurn(id, { state: "done", finishReason: "abort" });
-    }
+  /** Ends all answers of a conversation, at once and for good: it is to be deleted. @param {string} id */
+  abandon(id) {
+    this.#queue.abandon(id);
+    this.#provisional = this.#provisional?.filter(({ conversation }) => conversation !== id) ?? null;
+    this.#release();
   }
 
   /**
@@ -203,19 +220,11 @@ export class Session {
    *
    * @param {string} id
    */
-  async retry(id) {
+  retry(id) {
     const failed = this.#turn(id);
     if (!failed?.failure || this.#store.state.answering) return;
-    if (needsReload(failed.failure)) {
-      this.#store.update({ phase: "loading", progress: null });
-      await this.#disposeEngine();
-      await this.start();
-      if (this.#store.state.phase !== "ready") return;
-    }
-    /** @type {Partial<Turn>} */
-    const fresh = { text: "", thoughts: undefined, state: "streaming", failure: undefined, finishReason: undefined, usage: undefined };
-    this.#store.updateTurn(id, fresh);
-    await this.#write({ ...failed, ...fresh });
+    const broken = needsReload(failed.failure) || !this.#engine ? { broken: this.#engine } : {};
+    this.#write(failed, { before: failed, ...broken });
   }
 
   /** @param {string} id */
@@ -236,19 +245,20 @@ export class Session {
     const answer = newTurn("assistant", "", question.id, { model });
     const asked = withTurns(conversation, [question, answer]);
     this.#store.update({ conversation: { ...asked, title: conversation.title || titleFrom(text) } });
-    void this.#write(answer);
+    this.#write(answer);
     return true;
   }
 
   /** The page is left for good: what loads or compiles stops, and the GPU is freed. */
   close() {
+    this.#queue.halt();
     this.#loading.abort();
     void this.#disposeEngine();
   }
 
   /** The page is back from the back/forward cache: its worker may have been ended meanwhile. */
   async resume() {
-    if (this.#store.state.phase !== "ready" || this.#store.state.answering) return;
+    if (this.#store.state.phase !== "ready" || this.#store.state.answers.length > 0) return;
     try {
       await within(ALIVE_MS, Promise.resolve(this.#engine?.stats()));
     } catch {
@@ -267,83 +277,53 @@ export class Session {
   }
 
   /**
-   * @param {Turn} answer
-   * @param {{ continued?: boolean }} [options]
+   * Has an answer of the conversation that is shown written, when those that were asked for before it are.
+   *
+   * @param {Turn} turn
+   * @param {object} [options]
+   * @param {boolean} [options.continued]  its text is gone on with, else it begins anew
+   * @param {Turn} [options.before]  what it was and is again when it is taken back; default: an answer that was stopped
+   * @param {EngineLike | null} [options.broken]  the engine that failed: unless another one is there by then, it is loaded again
    */
-  async #write(answer, { continued = false } = {}) {
-    const engine = this.#engine;
-    if (!engine) throw new Error("The model is not loaded.");
-    const abort = new AbortController();
-    this.#answer = abort;
-    this.#writing = answer.id;
-    this.#provisional?.add(answer.id);
-    this.#store.update({ answering: true });
-    const end = await holdingTurn(answer.id, () => this.#stream(engine, answer, { continued, signal: abort.signal }));
-    this.#answer = null;
-    this.#writing = null;
-    this.#store.updateTurn(answer.id, end);
-    this.#store.update({ answering: false, notice: null });
+  #write({ id: turn }, { continued = false, before, broken } = {}) {
+    const answer = { conversation: this.#store.state.conversation.id, turn };
+    this.#store.updateTurn(answer.conversation, turn, { state: "streaming", finishReason: undefined, failure: undefined });
+    const end = before ? { state: before.state, finishReason: before.finishReason, failure: before.failure } : STOPPED;
+    this.#queue.add({
+      answer,
+      before: end,
+      write: async (signal, change) => {
+        if (broken !== undefined && broken === this.#engine) await this.#reload();
+        if (signal.aborted) return end;
+        const engine = this.#engine;
+        if (!engine) return before ? end : { state: "error", failure: this.#store.state.failure ?? toFailure(new Error(strings.failures.notLoaded)) };
+        this.#provisional?.push(answer);
+        if (!continued) change({ text: "", thoughts: undefined, thoughtMs: undefined, dropped: undefined, usage: undefined });
+        const [conversation, now] = [conversationOf(this.#store.state, answer.conversation), turnOf(this.#store.state, answer)];
+        if (!conversation || !now) return end; // It was deleted.
+        const { canThink } = this.#store.state;
+        const ended = await streamAnswer(engine, conversation, now, { continued, canThink, signal, change });
+        if (!ended.failure) await this.#readFacts(engine);
+        this.#store.update({ notice: null });
+        return ended;
+      },
+    });
   }
 
-  /**
-   * @param {EngineLike} engine
-   * @param {Turn} answer
-   * @param {{ continued: boolean, signal: AbortSignal }} options
-   * @returns {Promise<Partial<Turn>>} how the answer ended
-   */
-  async #stream(engine, answer, { continued, signal }) {
-    /** @type {Partial<Turn>} */
-    const end = { state: "done", finishReason: "stop" };
-    const before = answer.usage?.completion_tokens ?? 0;
-    try {
-      const request = this.#request(answer, { continued, signal });
-      const written = new Written(answer, continued);
-      for await (const chunk of await engine.chat.completions.create(request)) {
-        const change = written.add(chunk);
-        const dropped = chunk.dropped_messages?.filter((index) => request.messages[index]?.role === "user").length;
-        if (dropped) change.dropped = dropped;
-        if (Object.keys(change).length > 0) this.#store.updateTurn(answer.id, change);
-        const reason = chunk.choices[0]?.finish_reason;
-        if (reason) end.finishReason = reason;
-        if (chunk.usage) end.usage = { ...chunk.usage, completion_tokens: chunk.usage.completion_tokens + (continued ? before : 0) };
-      }
-      await this.#readFacts(engine);
-    } catch (error) {
-      const failure = toFailure(error);
-      if (signal.aborted && (failure.code === "aborted" || /** @type {Error} */ (error).name === "AbortError")) {
-        end.finishReason = "abort";
-      } else {
-        Object.assign(end, { state: "error", finishReason: undefined, failure });
-      }
-    }
-    return end;
-  }
-
-  /**
-   * @param {Turn} answer
-   * @param {{ continued: boolean, signal: AbortSignal }} options
-   * @returns {ChatRequest}
-   */
-  #request(answer, { continued, signal }) {
-    const { turns, conversation, canThink: thinks } = this.#store.state;
-    const { settings } = conversation;
-    const fields = requestFields(settings, thinks);
-    // The same seed would write the same version again.
-    if (fields.seed !== undefined) fields.seed += versionsOf(conversation, answer).findIndex(({ id }) => id === answer.id);
-    return {
-      messages: messagesFor(turns, answer.id, { system: settings.system, continued }),
-      stream: true,
-      stream_options: { include_usage: true },
-      ...(continued ? { continue_final_message: true } : {}),
-      ...fields,
-      signal,
-    };
+  async #reload() {
+    this.#store.update({ phase: "loading", progress: null });
+    await this.#disposeEngine();
+    await this.start();
   }
 
   /** @param {EngineLike} engine */
   async #readFacts(engine) {
-    const { adapter, build } = await engine.stats();
-    this.#store.update({ facts: { adapter: adapterName(adapter), build: String(build ?? "") } });
+    try {
+      const { adapter, build } = await engine.stats();
+      this.#store.update({ facts: { adapter: adapterName(adapter), build: String(build ?? "") } });
+    } catch {
+      // The answer is there; an engine that has failed since says so with the next one.
+    }
   }
 }
 

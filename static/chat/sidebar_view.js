@@ -1,4 +1,5 @@
 import { byId } from "./dom.js";
+import { strings } from "./strings.js";
 
 /** Where there is room, the list stands beside the conversation; elsewhere it slides over it. */
 const WIDE = matchMedia("(min-width: 64rem)");
@@ -51,6 +52,12 @@ export class Sidebar {
   /** A conversation was chosen: what lies over it goes away. */
   chosen() {
     if (this.#over) this.close();
+  }
+
+  /** Shows on the list's button, while the list is closed, that a conversation in it is being answered. @param {boolean} answering */
+  mark(answering) {
+    this.#toggle.classList.toggle("answering", answering);
+    this.#toggle.title = answering ? strings.sidebar.toggleAnswering : strings.sidebar.toggle;
   }
 
   /** @param {boolean} over  the page is covered by it */

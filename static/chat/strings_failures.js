@@ -3,6 +3,7 @@
  */
 
 export const failureStrings = {
+  notLoaded: "The model is not loaded.",
   explanations: {
     "adapter-too-small": {
       title: "This GPU is too small for the model",

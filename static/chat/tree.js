@@ -41,6 +41,19 @@ export function pathOf({ turns, chosen }) {
 /**
  * @param {Conversation} conversation
  * @param {Turn} turn
+ * @returns {Turn[]} from the first question to this turn, whatever is chosen
+ */
+export function branchTo({ turns }, turn) {
+  const known = new Map(turns.map((one) => [one.id, one]));
+  /** @type {Turn[]} */
+  const branch = [];
+  for (let here = known.get(turn.id); here; here = known.get(here.parent ?? ROOT)) branch.unshift(here);
+  return branch;
+}
+
+/**
+ * @param {Conversation} conversation
+ * @param {Turn} turn
  * @returns {Turn[]} the turns in its place, itself among them, oldest first
  */
 export function versionsOf({ turns }, turn) {

@@ -1,5 +1,7 @@
+/** @import { Progress } from "./answers.js" */
 /** @import { AppState, Turn } from "./types.js" */
 import { say } from "./announcer.js";
+import { progressOf } from "./answers.js";
 import { attachmentsView } from "./attachments_view.js";
 import { create } from "./dom.js";
 import { explain } from "./failures.js";
@@ -85,9 +87,9 @@ export class TurnView {
    */
   update(turn, state) {
     const previous = this.#turn;
-    const { conversation, turns, answering, phase } = state;
+    const { conversation, turns, answers, answering, phase } = state;
     // What else a turn shows is about its versions and about what can be done now; most updates change another turn.
-    const around = [conversation.turns.length, phase, answering, turns.at(-1)?.id === turn.id].join();
+    const around = [conversation.turns.length, phase, answering, progressOf(answers, "turn", turn.id), turns.at(-1)?.id === turn.id].join();
     if (turn === previous && around === this.#around) return;
     this.#around = around;
     this.#turn = turn;
@@ -131,17 +133,18 @@ export class TurnView {
    * @param {AppState} state
    */
   #updateNotes(turn, state) {
-    const { conversation, turns, answering, phase } = state;
+    const { conversation, turns, answers, answering, phase } = state;
     const versions = versionsOf(conversation, turn);
     const index = versions.findIndex(({ id }) => id === turn.id) + 1;
     const idle = phase === "ready" && !answering;
     const last = turns.at(-1)?.id === turn.id;
-    const elsewhere = turn.state === "streaming" && !answering;
-    const shown = [turn.state, turn.finishReason, turn.dropped, index, versions.length, idle, last, elsewhere].join();
+    const progress = progressOf(answers, "turn", turn.id);
+    const shown = [turn.state, turn.finishReason, turn.dropped, index, versions.length, idle, last, progress].join();
     if (shown === this.#shown) return;
     this.#shown = shown;
     const done = turn.state === "done";
     this.#article.dataset.state = turn.state;
+    this.#article.classList.toggle("waiting", progress === "waiting");
     this.#article.setAttribute("aria-busy", String(turn.state === "streaming"));
     if (turn.finishReason) this.#article.dataset.finishReason = turn.finishReason;
     else delete this.#article.dataset.finishReason;
@@ -154,7 +157,7 @@ export class TurnView {
     this.#regenerate.hidden = turn.state === "streaming";
     for (const button of [this.#edit, this.#regenerate]) button.disabled = !idle;
     this.#continue.hidden = !(last && idle && canContinue(turn));
-    this.#facts.replaceChildren(...this.#describe(turn, state, elsewhere).map((text) => create("span", { text, attributes: { dir: "auto" } })));
+    this.#facts.replaceChildren(...this.#describe(turn, state, progress).map((text) => create("span", { text, attributes: { dir: "auto" } })));
     this.#problem?.remove();
     this.#problem = turn.failure ? this.#describeFailure(turn, state.model) : null;
     if (this.#problem) this.#notes.before(this.#problem);
@@ -163,13 +166,13 @@ export class TurnView {
   /**
    * @param {Turn} turn
    * @param {AppState} state
-   * @param {boolean} elsewhere
+   * @param {Progress} progress
    * @returns {string[]}
    */
-  #describe(turn, state, elsewhere) {
+  #describe(turn, state, progress) {
     if (turn.role === "user") return [];
     const facts = turn.dropped ? [strings.turn.dropped(turn.dropped)] : [];
-    if (elsewhere) facts.push(strings.turn.elsewhere);
+    if (turn.state === "streaming" && progress !== "writing") facts.push(progress ? strings.turn.waiting : strings.turn.elsewhere);
     if (turn.state !== "done") return facts;
     if (turn.finishReason === "abort") facts.push(strings.turn.stopped);
     if (turn.finishReason === "length") facts.push(strings.turn.cut);

@@ -48,6 +48,8 @@
  * @property {Settings} settings
  * @property {Record<"title" | "chosen" | "settings", number>} stamps  when each was changed last, ms since 1970
  *
+ * @typedef {{ conversation: string, turn: string }} Answer  one that this tab was asked for, by ids
+ *
  * @typedef {object} Summary  a conversation as the list shows it
  * @property {string} id
  * @property {string} title
@@ -106,8 +108,10 @@
  * @property {Failure | null} failure
  * @property {Conversation} conversation  the one that is shown
  * @property {Turn[]} turns  its turns on the chosen way from the first question; made from `conversation`
+ * @property {Conversation[]} behind  those that are answered while another one is shown
  * @property {Summary[]} conversations  those that are kept, the newest first
- * @property {boolean} answering
+ * @property {Answer[]} answers  the first is being written, the others wait
+ * @property {boolean} answering  whether one of them is among `turns`; made from both
  * @property {EngineFacts | null} facts
  * @property {string | null} notice  what happens to the engine while an answer waits
  * @property {string} memory  what the model takes on the GPU, "" until it is known

@@ -85,16 +85,17 @@ test("an answer that was cut, stopped or interrupted can be gone on with, if the
 test("the store tells listeners what changed, and leaves other turns alone", () => {
   const all = turns({ text: "a" }, { text: "b" });
   const conversation = { ...newConversation("demo", MODEL_DEFAULTS), turns: all };
-  const store = new Store(/** @type {any} */ ({ conversation, answering: false }));
+  const store = new Store(/** @type {any} */ ({ conversation, behind: [], answers: [] }));
   /** @type {string[]} */
   const seen = [];
   const stop = store.subscribe((state, previous) => seen.push(`${previous.turns[1].text} -> ${state.turns[1].text}`));
-  store.updateTurn(all[1].id, { text: "bc" });
-  store.updateTurn("of another conversation", { text: "x" });
+  store.updateTurn(conversation.id, all[1].id, { text: "bc" });
+  store.updateTurn("another", all[1].id, { text: "x" });
+  store.updateTurn(conversation.id, "of another", { text: "x" });
   assert.equal(store.state.turns[0], all[0]);
   assert.deepEqual(store.state.turns, pathOf(store.state.conversation));
   stop();
-  store.updateTurn(all[1].id, { text: "bcd" });
+  store.updateTurn(conversation.id, all[1].id, { text: "bcd" });
   assert.deepEqual(seen, ["b -> b", "b -> bc"]);
 });
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,13 @@ def test_the_page_can_be_installed(client: TestClient) -> None:
     manifest = response.json()
     assert (manifest["name"], manifest["start_url"], manifest["display"]) == ("WebGemma", "./", "standalone")
     assert {icon["purpose"] for icon in manifest["icons"]} == {"any", "maskable"}
+    touch = re.search('<link rel="apple-touch-icon" href="([^"]+)">', page)
+    assert touch is not None
+    assert touch[1].endswith("/icons/apple-touch-icon.png")
+    picture = client.get(touch[1]).content
+    assert picture == client.get(manifest["icons"][-1]["src"]).content
+    assert struct.unpack(">8x4x4sII", picture[:24]) == (b"IHDR", 180, 180)
+    assert len(picture) < 8_000
     for icon in manifest["icons"]:
         file = client.get(icon["src"])
         assert (file.status_code, file.headers["content-type"]) == (200, icon["type"])
