@@ -83,10 +83,9 @@ export class KernelChoice {
    */
   async #isFaster(dispatch, pipeline, plain) {
     await this.#time(dispatch, pipeline, 1); // The first run of each may be slower.
-    let once = Infinity;
+    let once = await this.#time(dispatch, plain, 1);
     const start = this.#now();
-    do once = Math.min(once, await this.#time(dispatch, plain, 4) / 4);
-    while (this.#now() - start < WARM_UP_MS);
+    while (once < SLOW_MS && this.#now() - start < WARM_UP_MS) once = Math.min(once, (await this.#time(dispatch, plain, 4)) / 4);
     const repeats = Math.min(MOST_REPEATS, Math.ceil(LONG_ENOUGH_MS / Math.max(once, 0.01)));
     const best = { variant: Infinity, plain: Infinity };
     for (let round = 0; round < (once > SLOW_MS ? 1 : ROUNDS); round += 1) {
