@@ -16,6 +16,7 @@ from build_wasm.weights import artifact_weights
 from tests import tiny
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
+ROUNDING = 5e-4  # each BLAS sums in an order of its own: 0.7e-4 to 1.2e-4 seen, of logits up to 5.7
 
 
 @pytest.mark.parametrize("shape", tiny.SHAPES)
@@ -26,9 +27,9 @@ def test_logits_and_greedy_of_tiny_checkpoints(shape: str) -> None:
         assert golden["logits"].std() > 0.5, "flat logits prove nothing"
         for position, expected in zip(golden["positions"], golden["logits"], strict=True):
             logits = forward(config, weights, golden["ids"][: position + 1])
-            assert np.abs(logits[-1] - expected).max() < 1e-4
+            assert np.abs(logits[-1] - expected).max() < ROUNDING
         whole = forward(config, weights, golden["ids"])[golden["positions"]]
-        assert np.abs(whole - golden["logits"]).max() < 1e-4
+        assert np.abs(whole - golden["logits"]).max() < ROUNDING
         for n in (1, 9, 70):
             assert greedy(config, weights, golden["ids"][:n].tolist(), 16) == golden[f"greedy_{n}"].tolist()
 
@@ -44,7 +45,7 @@ def test_goldens_tell_the_traps_apart() -> None:
         return float(np.abs(forward(config, weights | change, ids)[-1] - expected).max())
 
     one = np.ones(1, np.float32)
-    assert error({}) < 1e-4
+    assert error({}) < ROUNDING
     assert error({"layers.2.layer_scalar": one}) > 0.05
     assert error({"layers.1.self_attn.k_norm.weight": weights["layers.0.self_attn.k_norm.weight"]}) > 0.05
     assert error({"per_layer_projection_norm.weight": 1 + weights["per_layer_projection_norm.weight"]}) > 0.05
