@@ -210,6 +210,8 @@ export class PartialModel {
   async dispose() {
     this.#stop.abort();
     await this.#model.dispose();
+    // Whoever opens the model again reads and writes the same files.
+    await this.#parts.loading.done.catch(() => {});
   }
 
   /**

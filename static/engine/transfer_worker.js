@@ -15,6 +15,7 @@ let opened = null;
 const post = (message, moved = []) => self.postMessage(message, { transfer: moved });
 
 self.addEventListener("message", async (/** @type {MessageEvent<ToTransferWorker>} */ { data }) => {
+  if (data.type === "ping") return post({ type: "alive" });
   if (data.type === "abort") return abort.abort();
   abort = new AbortController();
   const pending = { network: 0, cache: 0 };

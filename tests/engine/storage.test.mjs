@@ -455,6 +455,39 @@ test("a worker whose script cannot be loaded, and one that dies", async () => {
   await assert.rejects(dead.transfer({ path: "a.bin" }, {}), { code: "worker-lost", message: /out of memory/ });
 });
 
+test("a pool that is closed ends its workers, but none whose transfer somebody waits for", async () => {
+  let answer = () => {};
+  const run = (data, post) => {
+    if (data.type === "start") answer = () => post({ type: "done", bytes: null, refused: "" });
+  };
+  const started = [];
+  const pool = transfersInWorkers(BASE, () => (started.push(fakeWorker(run)), started.at(-1)));
+  const waiting = pool.transfer({ path: "a.bin" }, {});
+  await new Promise(setImmediate);
+  pool.close();
+  assert.ok(!started[0].terminated);
+  answer();
+  await waiting;
+  assert.ok(started[0].terminated);
+});
+
+test("a worker that dies without a word is found out, also when it is asked to stop", async () => {
+  const silent = transfersInWorkers(BASE, () => fakeWorker(() => {}), undefined, { pingMs: 5, abortMs: 5 });
+  await assert.rejects(silent.transfer({ path: "a.bin" }, {}), { code: "worker-lost", message: /does not answer/ });
+  const abort = new AbortController();
+  const unanswered = transfersInWorkers(BASE, () => fakeWorker(() => {}), undefined, { abortMs: 5 });
+  const stopped = unanswered.transfer({ path: "a.bin" }, { signal: abort.signal });
+  abort.abort();
+  await assert.rejects(stopped, { code: "aborted" });
+  let pings = 0;
+  const busy = (data, post) => {
+    if (data.type === "ping" && ++pings < 6) post({ type: "alive" });
+    else if (data.type === "ping") post({ type: "done", bytes: null, refused: "" });
+  };
+  const slow = transfersInWorkers(BASE, () => fakeWorker(busy), undefined, { pingMs: 5 });
+  assert.deepEqual(await slow.transfer({ path: "a.bin" }, {}), { bytes: null, refused: "" });
+});
+
 test("a server that does not answer is as good as none", async () => {
   const { store, load } = await visit();
   const silent = (_url, { signal }) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
