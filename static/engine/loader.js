@@ -4,6 +4,7 @@
 /** @import { Turn } from "./download_lock.js" */
 import { downloadTurn } from "./download_lock.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { StoreDamage } from "./file_store.js";
 import { Lock } from "./lock.js";
 import { shardsOf } from "./manifest.js";
 import { Parallelism } from "./parallelism.js";
@@ -328,7 +329,8 @@ class LoadRun {
       }
       return true;
     } catch (error) {
-      if (error instanceof WebGemmaError) throw error;
+      // Whatever else fails, such as the GPU, says nothing of what is stored.
+      if (!(error instanceof StoreDamage)) throw error;
       await this.#source.drop(shard);
       this.#waiting.unshift(shard);
       return false;

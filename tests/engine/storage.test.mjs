@@ -86,6 +86,40 @@ test("a stored shard of another size is a miss: downloaded again, then stored", 
   assert.deepEqual([...second.counts], [["b.bin", 1]]);
 });
 
+for (const [what, end, code] of [
+  ["is lost", (device) => device.lose("driver restarted"), "device-lost"],
+  ["refuses to go on", () => {}, "gpu-error"],
+])
+  test(`a GPU that ${what} while stored shards are read leaves them where they are`, async () => {
+    const first = await visit();
+    await first.load();
+    // A slot of staging memory is mapped again for the second shard: that often fails before device.lost tells why.
+    const second = await visit({ disk: first.disk, uploadBudget: 20 });
+    second.device.mapError = new DOMException("A valid external Instance reference no longer exists.", "AbortError");
+    setTimeout(() => end(second.device), 20);
+    await assert.rejects(second.load(), { code });
+    const third = await visit({ disk: first.disk });
+    await third.load();
+    assert.equal(third.counts.size, 0, "nothing is downloaded again");
+  });
+
+test("a stored shard that cannot be read is downloaded again", async () => {
+  const first = await visit();
+  await first.load();
+  const second = await visit({ disk: first.disk });
+  const open = second.store.openVerified.bind(second.store);
+  second.disk.onRead = (content) => {
+    if (content === first.disk.files.get(hashOf(first.manifest, "b.bin"))) throw new DOMException("", "NotReadableError");
+  };
+  second.store.openVerified = async (file) => {
+    if (second.counts.size > 0) second.disk.onRead = null;
+    return await open(file);
+  };
+  await second.load();
+  second.loaded();
+  assert.deepEqual([...second.counts], [["b.bin", 1]]);
+});
+
 test("a storage that loses what it is given is an error, not a loop", async () => {
   const { disk, load, store } = await visit();
   const create = store.create.bind(store);
