@@ -9,6 +9,7 @@ import { Lock } from "./lock.js";
 import { shardsOf } from "./manifest.js";
 import { Parallelism } from "./parallelism.js";
 import { ProgressMeter } from "./progress.js";
+import { untilOnline } from "./retry.js";
 import { ShardSource } from "./shard_source.js";
 import { Uploader } from "./upload.js";
 
@@ -28,18 +29,26 @@ import { Uploader } from "./upload.js";
  * @property {GPUDevice} device
  * @property {(name: string) => TensorBuffer} bufferOf
  * @property {ShardSource} source
- * @property {Iterable<number>} [order]  shards to load before the others, first things first (default: the manifest's order)
+ * @property {Iterable<number>} [order]  shards to load before the others, first things first (default: the manifest's order). Once
+ *   these are there, a network that stays away is waited for
  * @property {(progress: Progress) => void} [onProgress]
  * @property {number} [uploadBudget]  bytes of staging memory
  * @property {AbortSignal} [signal]
  * @property {typeof downloadTurn} [takeTurn]
  * @property {Pick<Parallelism, "limit" | "arrived" | "failed">} [parallelism]
+ * @property {number} [awayMs]  between two tries of a network that is waited for
  *
  * @typedef {object} Loading
  * @property {Promise<void>} done  all shards are on the GPU; rejects with the first failure, which stops everything else
  * @property {(shards: Iterable<number>) => Promise<void>} shards  resolves when these are verified and submitted to the queue
  * @property {() => () => void} giveWay  leaves connections to others, until the returned function is called
  * @property {(work: () => Promise<void>) => Promise<void>} before  does a short work before more is read or downloaded
+ * @property {(inspect: Inspect) => void} inspect  has each shard looked at that comes from now on
+ *
+ * @callback Inspect  a shard's verified bytes were submitted to the GPU; they can be read until the promise settles
+ * @param {number} shard
+ * @param {(target: Uint8Array<ArrayBuffer>, at: number) => void | Promise<void>} read  fills `target` with the shard's bytes at `at`
+ * @returns {Promise<void>}
  */
 
 const TICK_MS = 500;
@@ -50,6 +59,8 @@ const MOST_PASSES = 3;
 const MOST_IN_MEMORY = 3;
 /** Downloads beside somebody who waits for a few bytes: a browser has six connections to a server that speaks HTTP/1.1. */
 const MOST_BESIDE_OTHERS = 2;
+/** Between two tries of a network that stays away, unless the browser says that it is back. */
+const AWAY_MS = 15_000;
 
 /**
  * @param {Manifest} manifest
@@ -82,7 +93,13 @@ export function startLoading(options) {
   const run = new LoadRun(options);
   const done = run.run();
   done.catch(() => {}); // whoever awaits it is told
-  return { done, shards: (shards) => run.shards(shards), giveWay: () => run.giveWay(), before: (work) => run.before(work) };
+  return {
+    done,
+    shards: (shards) => run.shards(shards),
+    giveWay: () => run.giveWay(),
+    before: (work) => run.before(work),
+    inspect: (inspect) => run.inspect(inspect),
+  };
 }
 
 /**
@@ -108,6 +125,11 @@ class LoadRun {
   #waiting;
   /** @type {PromiseWithResolvers<void>[]} by shard */
   #arrivals;
+  /** Shards of `order` that are not there yet. @type {Set<number>} */
+  #urgent;
+  #patient;
+  /** @type {Inspect} */
+  #inspect = async () => {};
   #uploading = new Lock();
   #parallelism;
   #meter;
@@ -132,7 +154,9 @@ class LoadRun {
     this.#parallelism = options.parallelism ?? new Parallelism();
     this.#plan = planUploads(manifest);
     this.#sizes = shardsOf(manifest).map(({ bytes }) => bytes);
-    this.#waiting = [...new Set([...order, ...this.#sizes.keys()])];
+    this.#urgent = new Set(order);
+    this.#waiting = [...new Set([...this.#urgent, ...this.#sizes.keys()])];
+    this.#patient = this.#urgent.size > 0;
     this.#arrivals = this.#sizes.map(() => {
       const arrival = /** @type {PromiseWithResolvers<void>} */ (withResolvers());
       arrival.promise.catch(() => {}); // most are never asked for
@@ -163,6 +187,11 @@ class LoadRun {
       if (this.#quiet === over) this.#quiet = null;
       goOn();
     }
+  }
+
+  /** @param {Inspect} inspect */
+  inspect(inspect) {
+    this.#inspect = inspect;
   }
 
   giveWay() {
@@ -299,17 +328,39 @@ class LoadRun {
 
   /** @param {number} shard */
   async #download(shard) {
-    const bytes = await this.#source.fetchShard(shard, {
-      signal: this.#failure.signal,
-      onFailure: () => this.#parallelism.failed(),
-      onBytes: (delta, from) => {
-        this.#meter.add(delta, from);
-        if (from === "network" && this.#parallelism.arrived(delta)) this.#wake();
-      },
-    });
+    const bytes = await this.#fetch(shard);
     this.#meter.notice = this.#source.notice;
     if (bytes) await this.#upload(shard, (offset, length) => bytes.subarray(offset, offset + length));
     else if (!(await this.#uploadStored(shard))) throw storageBroken();
+  }
+
+  /**
+   * @param {number} shard
+   * @returns {Promise<Uint8Array<ArrayBuffer> | null>} null when it is stored now
+   */
+  async #fetch(shard) {
+    const { signal } = this.#failure;
+    for (;;) {
+      // Whether the last thing that was heard of it was a failure that may pass.
+      let passing = false;
+      const onFailure = () => {
+        passing = true;
+        this.#parallelism.failed();
+      };
+      const onBytes = (/** @type {number} */ delta, /** @type {"network" | "cache"} */ from) => {
+        passing = false;
+        this.#meter.add(delta, from);
+        if (from === "network" && this.#parallelism.arrived(delta)) this.#wake();
+      };
+      try {
+        return await this.#source.fetchShard(shard, { signal, onFailure, onBytes });
+      } catch (error) {
+        const away = passing && error instanceof WebGemmaError && error.code === "network";
+        // The model can answer meanwhile: what is lost with this load is more than what is missing.
+        if (!away || !this.#patient || this.#urgent.size > 0) throw error;
+        await untilOnline(this.#options.awayMs ?? AWAY_MS, signal);
+      }
+    }
   }
 
   /**
@@ -354,6 +405,12 @@ class LoadRun {
     } finally {
       release();
     }
+    await this.#inspect(shard, async (target, at) => {
+      const source = bytesAt(at, target.length);
+      if (source instanceof Uint8Array) target.set(source);
+      else await source.read(target, 0);
+    });
+    this.#urgent.delete(shard);
     this.#arrivals[shard]?.resolve();
   }
 

@@ -131,12 +131,17 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
       void created.compileRest();
       return { ...opened, model };
     }
-    onEvent(partialEvent(manifest, first));
+    const tellPartial = () => onEvent(partialEvent(manifest, first));
+    tellPartial();
     const told = {
       onComplete: () => onEvent({ type: "complete", text: "All of the model is here." }),
+      onWrong: (/** @type {WebGemmaError} */ error) => {
+        onEvent({ type: "withdrawn", text: error.message, error: error.toRecord() });
+        tellPartial(); // answers from here on may be withdrawn as well
+      },
       onFailure: (/** @type {unknown} */ thrown) => {
-        const error = WebGemmaError.from(thrown);
-        if (!watch.lost) onEvent({ type: "withdrawn", text: error.message, error: error.toRecord() });
+        const { message } = WebGemmaError.from(thrown);
+        if (!watch.lost) onEvent({ type: "incomplete", text: `The rest of the model does not arrive: ${message}` });
       },
     };
     const partial = new PartialModel({ model, manifest, device, bufferOf, source, loading: loads, stop, ...told });
