@@ -22,6 +22,7 @@ import { FakeStorage } from "./opfs.mjs";
 
 /** The bytes at `offset` of the second shard. */
 const range = async (source, offset) => (await source.ranges(1, [{ offset, bytes: 12 }]).next()).value;
+const sleep = async () => {};
 const turnAtOnce = async () => ({ report() {}, release() {} });
 
 /** Everything for loading an artifact over a disk; `load()` may be called again, as a later visit. */
@@ -33,7 +34,7 @@ async function visit({ disk = new FakeStorage(), artifact = smallArtifact(), fau
   const server = serve(files, faults);
   const buffers = fakeBuffers(manifest);
   const source = new ShardSource({
-    ...{ manifest, baseUrl: BASE, fetch: server.fetch, store, estimate: disk.estimate, sleep: async () => {} },
+    ...{ manifest, baseUrl: BASE, fetch: server.fetch, store, estimate: disk.estimate, sleep },
     ...{ stallMs: options.stallMs, locks: options.locks },
   });
   const progress = [];
@@ -332,7 +333,7 @@ test("payloads that were evicted are downloaded again, lost records are written 
 test("without the server the stored manifest is taken; without a stored model the network error stays", async () => {
   const { store, load } = await visit();
   const away = async () => Promise.reject(new TypeError("Failed to fetch"));
-  await assert.rejects(fetchManifest(BASE, away, { store }), { code: "network" });
+  await assert.rejects(fetchManifest(BASE, away, { store, sleep }), { code: "network" });
   await load();
   assert.equal((await fetchManifest(BASE, away, { store })).name, "small");
   // A server that answers is believed.
@@ -621,9 +622,9 @@ test("a worker that dies without a word is found out, also when it is asked to s
 test("a server that does not answer is as good as none", async () => {
   const { store, load } = await visit();
   const silent = (_url, { signal }) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
-  await assert.rejects(fetchManifest(BASE, silent, { store, patienceMs: 20 }), { code: "network", message: /does not answer/ });
+  await assert.rejects(fetchManifest(BASE, silent, { store, stallMs: 20, sleep }), { code: "network", message: /nothing arrived/ });
   await load();
-  assert.equal((await fetchManifest(BASE, silent, { store, patienceMs: 20 })).name, "small");
+  assert.equal((await fetchManifest(BASE, silent, { store, stallMs: 20 })).name, "small");
   const abort = new AbortController();
   const stopped = fetchManifest(BASE, silent, { store, signal: abort.signal });
   abort.abort();

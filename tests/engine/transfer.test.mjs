@@ -65,6 +65,18 @@ for (const memory of [false, true]) {
   });
 }
 
+test("a file that is sent compressed is gone on with in its own bytes", async () => {
+  const gzip = { headers: { ETag: '"abc-gzip"', "Content-Encoding": "gzip" } };
+  const { run, requests, counted } = await set((_path, count) => (count === 1 ? cutResponse(content.subarray(0, 300), gzip) : undefined));
+  await run();
+  assert.deepEqual(requests.map(({ Range, "If-Range": condition }) => [Range, condition]), [[undefined, undefined], ["bytes=300-", undefined]]);
+  assert.deepEqual(counted, { network: 1000, cache: 0, lost: 0 });
+  const part = { status: 206, headers: { "Content-Range": "bytes 300-999/1000", "Content-Encoding": "gzip" } };
+  const other = await set((_path, count) => (count > 2 ? undefined : cutResponse(content.subarray(0, 300), count === 1 ? gzip : part)));
+  await other.run();
+  assert.deepEqual(other.requests.map(({ Range }) => Range), [undefined, "bytes=300-", undefined], "a compressed part is of no use");
+});
+
 test("a closed tab or a killed browser: the next visit goes on inside the file", async () => {
   const faults = (_path, count) => (count === 1 ? cutResponse(content.subarray(0, 600), whole) : new Promise(() => {}));
   const first = await set(faults, { stallMs: 500, attempts: 2 });
