@@ -12,16 +12,11 @@ import { ProgressMeter } from "./progress.js";
 import { untilOnline } from "./retry.js";
 import { ShardSource } from "./shard_source.js";
 import { Uploader } from "./upload.js";
+import { planUploads } from "./upload_plan.js";
 
 /**
  * @typedef {object} TensorBuffer  where a tensor lives on the GPU
  * @property {GPUBuffer} buffer
- * @property {number} bytes
- *
- * @typedef {object} Part  what a shard holds of a tensor; offsets and sizes in bytes
- * @property {string} tensor
- * @property {number} tensorOffset
- * @property {number} shardOffset
  * @property {number} bytes
  *
  * @typedef {object} LoaderOptions
@@ -61,24 +56,6 @@ const MOST_IN_MEMORY = 3;
 const MOST_BESIDE_OTHERS = 2;
 /** Between two tries of a network that stays away, unless the browser says that it is back. */
 const AWAY_MS = 15_000;
-
-/**
- * @param {Manifest} manifest
- * @returns {Part[][]} for each shard, its parts in the shard's order
- */
-export function planUploads(manifest) {
-  /** @type {Part[][]} */
-  const plan = shardsOf(manifest).map(() => []);
-  for (const tensor of manifest.tensors) {
-    let tensorOffset = 0;
-    for (const { shard, offset, bytes } of tensor.pieces) {
-      plan[shard]?.push({ tensor: tensor.name, tensorOffset, shardOffset: offset, bytes });
-      tensorOffset += bytes;
-    }
-  }
-  for (const parts of plan) parts.sort((a, b) => a.shardOffset - b.shardOffset);
-  return plan;
-}
 
 /**
  * Brings the shards into the tensors' GPU buffers: stored ones straight from the storage, the others from the network through the
@@ -131,6 +108,8 @@ class LoadRun {
   /** @type {Inspect} */
   #inspect = async () => {};
   #uploading = new Lock();
+  /** Held for a shard that the storage refused on its way: several at a time may be refused. */
+  #inMemory = new Lock();
   #parallelism;
   #meter;
   #failure = new AbortController();
@@ -328,17 +307,25 @@ class LoadRun {
 
   /** @param {number} shard */
   async #download(shard) {
-    const bytes = await this.#fetch(shard);
-    this.#meter.notice = this.#source.notice;
-    if (bytes) await this.#upload(shard, (offset, length) => bytes.subarray(offset, offset + length));
-    else if (!(await this.#uploadStored(shard))) throw storageBroken();
+    /** @type {(() => void) | undefined} */
+    let release;
+    const onFull = async () => void (release ??= await this.#inMemory.acquire(this.#failure.signal));
+    try {
+      const bytes = await this.#fetch(shard, onFull);
+      this.#meter.notice = this.#source.notice;
+      if (bytes) await this.#upload(shard, (offset, length) => bytes.subarray(offset, offset + length));
+      else if (!(await this.#uploadStored(shard))) throw storageBroken();
+    } finally {
+      release?.();
+    }
   }
 
   /**
    * @param {number} shard
+   * @param {() => Promise<void>} onFull
    * @returns {Promise<Uint8Array<ArrayBuffer> | null>} null when it is stored now
    */
-  async #fetch(shard) {
+  async #fetch(shard, onFull) {
     const { signal } = this.#failure;
     for (;;) {
       // Whether the last thing that was heard of it was a failure that may pass.
@@ -353,7 +340,7 @@ class LoadRun {
         if (from === "network" && this.#parallelism.arrived(delta)) this.#wake();
       };
       try {
-        return await this.#source.fetchShard(shard, { signal, onFailure, onBytes });
+        return await this.#source.fetchShard(shard, { signal, onFailure, onBytes, onFull });
       } catch (error) {
         const away = passing && error instanceof WebGemmaError && error.code === "network";
         // The model can answer meanwhile: what is lost with this load is more than what is missing.

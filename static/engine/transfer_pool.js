@@ -13,10 +13,12 @@ import { transfer } from "./transfer.js";
  * @property {(file: ManifestFile, options: EachTransfer) => Promise<Transferred>} transfer
  * @property {() => void} close  gives back what is idle; transfers under way end by themselves, or by their signal
  *
- * @typedef {{ type: "start", file: ManifestFile, baseUrl: string, keep: boolean } | { type: "abort" } | { type: "ping" }} ToTransferWorker
+ * @typedef {{ type: "start", file: ManifestFile, baseUrl: string, keep: boolean } | { type: "abort" } | { type: "ping" }
+ *   | { type: "go-on" }} ToTransferWorker
  * @typedef {{ type: "bytes", network: number, cache: number }
  *   | { type: "failure" }
  *   | { type: "alive" }
+ *   | { type: "full" }
  *   | { type: "done", bytes: Uint8Array<ArrayBuffer> | null, refused: string }
  *   | { type: "error", error: ErrorRecord }} FromTransferWorker
  */
@@ -84,7 +86,7 @@ export function transfersInWorkers(
  * @param {{ pingMs?: number, abortMs?: number }} patience
  * @returns {Promise<{ answer: Transferred | WebGemmaError | "unloaded", alive: boolean }>}  "unloaded": its script could not be loaded
  */
-function ask(worker, start, { signal, onBytes, onFailure }, { pingMs = PING_MS, abortMs = ABORT_MS }) {
+function ask(worker, start, { signal, onBytes, onFailure, onFull }, { pingMs = PING_MS, abortMs = ABORT_MS }) {
   return new Promise((resolve) => {
     let unanswered = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -106,6 +108,7 @@ function ask(worker, start, { signal, onBytes, onFailure }, { pingMs = PING_MS, 
       unanswered += 1;
       worker.postMessage({ type: "ping" });
     }, pingMs);
+    const goOn = () => worker.postMessage({ type: "go-on" });
     signal?.addEventListener("abort", abort, { once: true });
     worker.onmessage = (/** @type {MessageEvent<FromTransferWorker>} */ { data }) => {
       unanswered = 0;
@@ -113,6 +116,7 @@ function ask(worker, start, { signal, onBytes, onFailure }, { pingMs = PING_MS, 
         onBytes?.(data.network, "network");
         onBytes?.(data.cache, "cache");
       } else if (data.type === "failure") onFailure?.();
+      else if (data.type === "full") (onFull?.() ?? Promise.resolve()).then(goOn, () => {}); // its signal ends it as well
       else if (data.type === "done") end({ bytes: data.bytes, refused: data.refused }, true);
       else if (data.type === "error") end(WebGemmaError.fromRecord(data.error), true);
     };

@@ -128,6 +128,7 @@ export function transferWorkers(fetch, store = null) {
   const workers = [];
   const start = () => {
     let abort = new AbortController();
+    let goOn = () => {};
     const worker = {
       terminated: false,
       terminate() {
@@ -136,6 +137,7 @@ export function transferWorkers(fetch, store = null) {
       },
       postMessage(data) {
         if (data.type === "abort") return abort.abort();
+        if (data.type === "go-on") return goOn();
         if (data.type !== "start") return;
         const post = (message) => setImmediate(() => worker.terminated || worker.onmessage?.({ data: message }));
         abort = new AbortController();
@@ -144,6 +146,10 @@ export function transferWorkers(fetch, store = null) {
           sleep: async () => {},
           onBytes: (delta, from) => post({ type: "bytes", network: 0, cache: 0, [from]: delta }),
           onFailure: () => post({ type: "failure" }),
+          onFull: () => {
+            post({ type: "full" });
+            return new Promise((resolve) => (goOn = resolve));
+          },
         }).then(
           (done) => post({ type: "done", ...done }),
           (error) => post({ type: "error", error: WebGemmaError.from(error).toRecord() }),

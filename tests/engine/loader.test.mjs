@@ -2,10 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { download } from "../../static/engine/download.js";
-import { loadWeights, planUploads, startLoading } from "../../static/engine/loader.js";
+import { loadWeights, startLoading } from "../../static/engine/loader.js";
 import { validateManifest } from "../../static/engine/manifest.js";
 import { ShardSource } from "../../static/engine/shard_source.js";
 import { Uploader } from "../../static/engine/upload.js";
+import { planUploads } from "../../static/engine/upload_plan.js";
 import { BASE, FakeDevice, fakeBuffers, pattern, serve, smallArtifact } from "./helpers.mjs";
 
 const noSleep = async () => {};

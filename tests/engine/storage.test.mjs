@@ -17,7 +17,7 @@ import {
   verifyModel,
 } from "../../static/engine/stored_models.js";
 import { transfersInWorkers } from "../../static/engine/transfer_pool.js";
-import { BASE, FakeDevice, fakeBuffers, pattern, serve, sha256Of, smallArtifact } from "./helpers.mjs";
+import { BASE, FakeDevice, fakeBuffers, pattern, serve, sha256Of, smallArtifact, transferWorkers } from "./helpers.mjs";
 import { FakeStorage } from "./opfs.mjs";
 
 /** The bytes at `offset` of the second shard. */
@@ -35,7 +35,7 @@ async function visit({ disk = new FakeStorage(), artifact = smallArtifact(), fau
   const buffers = fakeBuffers(manifest);
   const source = new ShardSource({
     ...{ manifest, baseUrl: BASE, fetch: server.fetch, store, estimate: disk.estimate, sleep },
-    ...{ stallMs: options.stallMs, locks: options.locks },
+    ...{ stallMs: options.stallMs, locks: options.locks, transfers: options.transfers },
   });
   const progress = [];
   const start = () =>
@@ -175,6 +175,59 @@ test("a quota that is reached midway: what fits is kept, the rest goes to the GP
   await second.load();
   second.loaded();
   assert.equal([...second.counts.values()].reduce((sum, n) => sum + n, 0), 1, "one of the two shards was kept");
+});
+
+/** An artifact of `count` shards of `bytes` bytes, a tensor in each. */
+function manyShards(count, bytes) {
+  const artifact = smallArtifact();
+  const { manifest, files } = artifact;
+  manifest.files = manifest.files.filter(({ role }) => role !== "shard");
+  manifest.tensors = [];
+  for (let i = 0; i < count; i++) {
+    const content = pattern(bytes, i + 10);
+    files.set(`s${i}.bin`, content);
+    manifest.files.push({ path: `s${i}.bin`, bytes, sha256: sha256Of(content), role: "shard" });
+    manifest.tensors.push({ name: `t${i}`, dtype: "uint32", shape: [bytes / 4], bytes, pieces: [{ shard: i, offset: 0, bytes }] });
+  }
+  return artifact;
+}
+
+test("a quota that is reached with eight shards on their way: no more of them are in memory at once than without a storage", async (t) => {
+  const [COUNT, BYTES] = [20, 5000];
+  const live = { now: 0, peak: 0, all: 0 };
+  const { Uint8Array } = globalThis;
+  t.after(() => Object.assign(globalThis, { Uint8Array }));
+  globalThis.Uint8Array = class extends Uint8Array {
+    constructor(...from) {
+      super(...from);
+      if (from[0] !== BYTES || !new Error().stack.includes("MemorySink")) return;
+      live.all += 1;
+      live.peak = Math.max(live.peak, (live.now += 1));
+    }
+  };
+  const disk = Object.assign(new FakeStorage(), { estimate: async () => ({}) });
+  const artifact = manyShards(COUNT, BYTES);
+  let started = 0;
+  let all = () => {};
+  const eight = new Promise((resolve) => (all = resolve));
+  // All of them are on their way before any is refused.
+  const faults = async (path) => {
+    if (!path.startsWith("s")) return;
+    if (++started === 8) all();
+    await eight;
+  };
+  const store = await FileStore.open(disk);
+  const { workers, start } = transferWorkers(serve(artifact.files, faults).fetch, store);
+  const parallelism = { limit: 8, arrived: () => false, failed() {} };
+  const run = await visit({ disk, artifact, parallelism, transfers: transfersInWorkers(BASE, start) });
+  await run.source.makeRoom();
+  disk.quota = disk.used() + 2 * BYTES;
+  const loading = run.start();
+  for (const shard of Array(COUNT).keys()) void loading.shards([shard]).then(() => disk.files.has(`${hashOf(run.manifest, `s${shard}.bin`)}.ok`) || (live.now -= 1));
+  await loading.done;
+  for (let i = 0; i < COUNT; i++) assert.deepEqual(run.buffers.get(`t${i}`).buffer.memory, artifact.files.get(`s${i}.bin`));
+  assert.ok(workers.length >= 8);
+  assert.ok(live.all >= COUNT - 2 && live.peak <= 3, `${live.peak} at once, ${live.all} in all`);
 });
 
 test("without a storage everything goes straight to the GPU, and the person is told", async () => {
