@@ -212,11 +212,15 @@ test("waits grow, with jitter, up to 8 s", () => {
   assert.deepEqual([1, 10].map((failures) => backoff(failures, () => 0)), [250, 4000]);
 });
 
-/** Runs a network with a rate for each number of connections through the control for `seconds`. */
+/** Runs a network with a rate for each number of connections through the control for `seconds`, and for more with `again`. */
 function settle(rateAt, seconds = 30, options = {}) {
   let now = 0;
   const control = new Parallelism({ ...options, now: () => now });
-  for (; now < seconds * 1000; now += 100) control.arrived((rateAt(control.limit) * 100) / 1000);
+  control.again = (more) => {
+    for (const end = now + more * 1000; now < end; now += 100) control.arrived((rateAt(control.limit) * 100) / 1000);
+    return control.limit;
+  };
+  control.again(seconds);
   return control;
 }
 
@@ -226,10 +230,14 @@ test("connections: more while that is faster, at most 8; one too many is taken b
   assert.equal(settle(() => 10e6).limit, 2);
 });
 
-test("connections: failures halve them, and they stay so", () => {
+test("connections: failures halve them, and when none has come for a while more are tried again", () => {
   const control = settle((limit) => limit * 10e6);
   control.failed();
   assert.equal(control.limit, 4);
   for (let i = 0; i < 5; i++) control.failed();
   assert.equal(control.limit, 2);
+  assert.equal(control.again(20), 2);
+  control.failed();
+  assert.equal(control.again(29), 2);
+  assert.equal(control.again(30), 8);
 });
