@@ -151,7 +151,7 @@
  * @property {() => void | Promise<void>} dispose
  *
  * @typedef {object} EngineEvent  what the engine tells while it lives
- * @property {string} type  "gpu-reset", "gpu-resumed", "smaller-context", "other-build", "memory", "partial", "complete", "damaged", "withdrawn"
+ * @property {string} type  "gpu-reset", "gpu-resumed", "smaller-context", "other-build", "memory", "partial", "complete", "incomplete", "damaged", "withdrawn"
  * @property {string} text  for people
  * @property {Failure} [error]  of "withdrawn": why answers so far may be wrong
  *

@@ -71,3 +71,22 @@ export function isAbort(thrown) {
 export function throwIfAborted(signal) {
   if (signal?.aborted) throw new WebGemmaError("aborted", "The request was aborted.");
 }
+
+/**
+ * What `work` gives, unless the signal ends the wait for it.
+ *
+ * @template T
+ * @param {Promise<T>} work
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<T>}
+ * @throws {WebGemmaError} "aborted"
+ */
+export async function abortable(work, signal) {
+  if (!signal) return await work;
+  work.catch(() => {});
+  return await new Promise((resolve, reject) => {
+    const stop = () => reject(new WebGemmaError("aborted", "The request was aborted."));
+    signal.addEventListener("abort", stop, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+  });
+}

@@ -15,7 +15,8 @@ import { delay } from "./retry.js";
 
 /**
  * @typedef {object} StoredFile  a verified payload, open for reading
- * @property {(target: Uint8Array<ArrayBuffer>, at: number) => void | Promise<void>} read  fills `target` with the bytes at `at`
+ * @property {(target: Uint8Array<ArrayBuffer>, at: number) => void | Promise<void>} read  fills `target` with the bytes at `at`;
+ *   throws StoreDamage
  * @property {() => void} close
  *
  * @typedef {object} SyncHandle  FileSystemSyncAccessHandle, which the page's library of types lacks
@@ -238,7 +239,8 @@ async function openForReading(payload) {
   // Another tab holds it, in a browser without shared access; or this is no worker. A snapshot can always be read.
   const file = await payload.getFile();
   const read = async (/** @type {Uint8Array<ArrayBuffer>} */ target, /** @type {number} */ at) => {
-    target.set(new Uint8Array(await file.slice(at, at + target.length).arrayBuffer()));
+    const part = await file.slice(at, at + target.length).arrayBuffer().catch(unreadable);
+    target.set(new Uint8Array(part));
   };
   return { size: file.size, read, close: () => {} };
 }
@@ -266,7 +268,20 @@ async function syncHandle(file, mode) {
  * @param {number} at
  */
 function fill(handle, target, at) {
-  const count = handle.read(target, { at });
+  let count = 0;
+  try {
+    count = handle.read(target, { at });
+  } catch (error) {
+    unreadable(error);
+  }
   if (count !== target.length)
     throw new StoreDamage(`${count} of ${target.length} bytes could be read from the browser's storage`);
+}
+
+/**
+ * @param {unknown} cause
+ * @returns {never}
+ */
+function unreadable(cause) {
+  throw new StoreDamage("a file cannot be read from the browser's storage", { cause });
 }

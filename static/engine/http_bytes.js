@@ -56,7 +56,9 @@ export async function requestBytes({ url, fetch, size, from = 0, to = size, etag
   } catch (error) {
     throw watch.explain(error);
   }
-  const start = response.status === 206 ? partStart(response.headers.get("Content-Range"), from, to, size) : 0;
+  // What is encoded is never a part of the file itself.
+  const encoded = response.headers.has("Content-Encoding");
+  const start = response.status !== 206 ? 0 : encoded ? null : partStart(response.headers.get("Content-Range"), from, to, size);
   const cancel = () => watch.end();
   if (start === null) {
     cancel();
@@ -65,9 +67,10 @@ export async function requestBytes({ url, fetch, size, from = 0, to = size, etag
   const strong = response.headers.get("ETag") ?? "";
   return {
     from: start,
-    etag: strong.startsWith('"') ? strong : "",
+    // An encoded body's belongs to other bytes than those that arrive here, which no server would go on with.
+    etag: strong.startsWith('"') && !encoded ? strong : "",
     announced: announcedBytes(response),
-    chunks: () => read(response, watch),
+    chunks: () => readBody(response, watch),
     cancel,
   };
 }
@@ -75,9 +78,10 @@ export async function requestBytes({ url, fetch, size, from = 0, to = size, etag
 /**
  * @param {Response} response
  * @param {StallWatch} watch
- * @returns {AsyncGenerator<Uint8Array<ArrayBuffer>, void, void>}
+ * @returns {AsyncGenerator<Uint8Array<ArrayBuffer>, void, void>}  leaving it ends the request
+ * @throws {PassingFailure} when another attempt may work
  */
-async function* read(response, watch) {
+export async function* readBody(response, watch) {
   const reader = response.body?.getReader();
   try {
     if (!reader) throw new PassingFailure("the response has no body");
@@ -96,6 +100,14 @@ async function* read(response, watch) {
 }
 
 /**
+ * @param {number} status  of an answer without what was asked for
+ * @returns {boolean} whether another attempt may have another one
+ */
+export function isPassing(status) {
+  return status >= 500 || PASSING_STATUS.has(status);
+}
+
+/**
  * @param {Response} response
  * @param {string} url
  */
@@ -103,7 +115,7 @@ function problemOf({ ok, status }, url) {
   if (ok) return null;
   const name = url.slice(url.lastIndexOf("/") + 1);
   if (status === 416) return new RangeRefused("HTTP 416");
-  if (status >= 500 || PASSING_STATUS.has(status)) return new PassingFailure(`HTTP ${status}`);
+  if (isPassing(status)) return new PassingFailure(`HTTP ${status}`);
   const hint = "Check that the server has the model's files.";
   return new WebGemmaError("network", `${name} could not be downloaded: HTTP ${status}.`, hint);
 }
@@ -131,7 +143,7 @@ function announcedBytes({ headers }) {
 }
 
 /** Ends a request that has been silent for too long. */
-class StallWatch {
+export class StallWatch {
   #stallMs;
   #outer;
   #abort = new AbortController();

@@ -4,22 +4,19 @@
 /** @import { Turn } from "./download_lock.js" */
 import { downloadTurn } from "./download_lock.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { StoreDamage } from "./file_store.js";
 import { Lock } from "./lock.js";
 import { shardsOf } from "./manifest.js";
 import { Parallelism } from "./parallelism.js";
 import { ProgressMeter } from "./progress.js";
+import { untilOnline } from "./retry.js";
 import { ShardSource } from "./shard_source.js";
 import { Uploader } from "./upload.js";
+import { planUploads } from "./upload_plan.js";
 
 /**
  * @typedef {object} TensorBuffer  where a tensor lives on the GPU
  * @property {GPUBuffer} buffer
- * @property {number} bytes
- *
- * @typedef {object} Part  what a shard holds of a tensor; offsets and sizes in bytes
- * @property {string} tensor
- * @property {number} tensorOffset
- * @property {number} shardOffset
  * @property {number} bytes
  *
  * @typedef {object} LoaderOptions
@@ -27,18 +24,26 @@ import { Uploader } from "./upload.js";
  * @property {GPUDevice} device
  * @property {(name: string) => TensorBuffer} bufferOf
  * @property {ShardSource} source
- * @property {Iterable<number>} [order]  shards to load before the others, first things first (default: the manifest's order)
+ * @property {Iterable<number>} [order]  shards to load before the others, first things first (default: the manifest's order). Once
+ *   these are there, a network that stays away is waited for
  * @property {(progress: Progress) => void} [onProgress]
  * @property {number} [uploadBudget]  bytes of staging memory
  * @property {AbortSignal} [signal]
  * @property {typeof downloadTurn} [takeTurn]
  * @property {Pick<Parallelism, "limit" | "arrived" | "failed">} [parallelism]
+ * @property {number} [awayMs]  between two tries of a network that is waited for
  *
  * @typedef {object} Loading
  * @property {Promise<void>} done  all shards are on the GPU; rejects with the first failure, which stops everything else
  * @property {(shards: Iterable<number>) => Promise<void>} shards  resolves when these are verified and submitted to the queue
  * @property {() => () => void} giveWay  leaves connections to others, until the returned function is called
  * @property {(work: () => Promise<void>) => Promise<void>} before  does a short work before more is read or downloaded
+ * @property {(inspect: Inspect) => void} inspect  has each shard looked at that comes from now on
+ *
+ * @callback Inspect  a shard's verified bytes were submitted to the GPU; they can be read until the promise settles
+ * @param {number} shard
+ * @param {(target: Uint8Array<ArrayBuffer>, at: number) => void | Promise<void>} read  fills `target` with the shard's bytes at `at`
+ * @returns {Promise<void>}
  */
 
 const TICK_MS = 500;
@@ -49,24 +54,8 @@ const MOST_PASSES = 3;
 const MOST_IN_MEMORY = 3;
 /** Downloads beside somebody who waits for a few bytes: a browser has six connections to a server that speaks HTTP/1.1. */
 const MOST_BESIDE_OTHERS = 2;
-
-/**
- * @param {Manifest} manifest
- * @returns {Part[][]} for each shard, its parts in the shard's order
- */
-export function planUploads(manifest) {
-  /** @type {Part[][]} */
-  const plan = shardsOf(manifest).map(() => []);
-  for (const tensor of manifest.tensors) {
-    let tensorOffset = 0;
-    for (const { shard, offset, bytes } of tensor.pieces) {
-      plan[shard]?.push({ tensor: tensor.name, tensorOffset, shardOffset: offset, bytes });
-      tensorOffset += bytes;
-    }
-  }
-  for (const parts of plan) parts.sort((a, b) => a.shardOffset - b.shardOffset);
-  return plan;
-}
+/** Between two tries of a network that stays away, unless the browser says that it is back. */
+const AWAY_MS = 15_000;
 
 /**
  * Brings the shards into the tensors' GPU buffers: stored ones straight from the storage, the others from the network through the
@@ -81,7 +70,13 @@ export function startLoading(options) {
   const run = new LoadRun(options);
   const done = run.run();
   done.catch(() => {}); // whoever awaits it is told
-  return { done, shards: (shards) => run.shards(shards), giveWay: () => run.giveWay(), before: (work) => run.before(work) };
+  return {
+    done,
+    shards: (shards) => run.shards(shards),
+    giveWay: () => run.giveWay(),
+    before: (work) => run.before(work),
+    inspect: (inspect) => run.inspect(inspect),
+  };
 }
 
 /**
@@ -107,7 +102,14 @@ class LoadRun {
   #waiting;
   /** @type {PromiseWithResolvers<void>[]} by shard */
   #arrivals;
+  /** Shards of `order` that are not there yet. @type {Set<number>} */
+  #urgent;
+  #patient;
+  /** @type {Inspect} */
+  #inspect = async () => {};
   #uploading = new Lock();
+  /** Held for a shard that the storage refused on its way: several at a time may be refused. */
+  #inMemory = new Lock();
   #parallelism;
   #meter;
   #failure = new AbortController();
@@ -131,7 +133,9 @@ class LoadRun {
     this.#parallelism = options.parallelism ?? new Parallelism();
     this.#plan = planUploads(manifest);
     this.#sizes = shardsOf(manifest).map(({ bytes }) => bytes);
-    this.#waiting = [...new Set([...order, ...this.#sizes.keys()])];
+    this.#urgent = new Set(order);
+    this.#waiting = [...new Set([...this.#urgent, ...this.#sizes.keys()])];
+    this.#patient = this.#urgent.size > 0;
     this.#arrivals = this.#sizes.map(() => {
       const arrival = /** @type {PromiseWithResolvers<void>} */ (withResolvers());
       arrival.promise.catch(() => {}); // most are never asked for
@@ -162,6 +166,11 @@ class LoadRun {
       if (this.#quiet === over) this.#quiet = null;
       goOn();
     }
+  }
+
+  /** @param {Inspect} inspect */
+  inspect(inspect) {
+    this.#inspect = inspect;
   }
 
   giveWay() {
@@ -298,17 +307,47 @@ class LoadRun {
 
   /** @param {number} shard */
   async #download(shard) {
-    const bytes = await this.#source.fetchShard(shard, {
-      signal: this.#failure.signal,
-      onFailure: () => this.#parallelism.failed(),
-      onBytes: (delta, from) => {
+    /** @type {(() => void) | undefined} */
+    let release;
+    const onFull = async () => void (release ??= await this.#inMemory.acquire(this.#failure.signal));
+    try {
+      const bytes = await this.#fetch(shard, onFull);
+      this.#meter.notice = this.#source.notice;
+      if (bytes) await this.#upload(shard, (offset, length) => bytes.subarray(offset, offset + length));
+      else if (!(await this.#uploadStored(shard))) throw storageBroken();
+    } finally {
+      release?.();
+    }
+  }
+
+  /**
+   * @param {number} shard
+   * @param {() => Promise<void>} onFull
+   * @returns {Promise<Uint8Array<ArrayBuffer> | null>} null when it is stored now
+   */
+  async #fetch(shard, onFull) {
+    const { signal } = this.#failure;
+    for (;;) {
+      // Whether the last thing that was heard of it was a failure that may pass.
+      let passing = false;
+      const onFailure = () => {
+        passing = true;
+        this.#parallelism.failed();
+      };
+      const onBytes = (/** @type {number} */ delta, /** @type {"network" | "cache"} */ from) => {
+        passing = false;
         this.#meter.add(delta, from);
         if (from === "network" && this.#parallelism.arrived(delta)) this.#wake();
-      },
-    });
-    this.#meter.notice = this.#source.notice;
-    if (bytes) await this.#upload(shard, (offset, length) => bytes.subarray(offset, offset + length));
-    else if (!(await this.#uploadStored(shard))) throw storageBroken();
+      };
+      try {
+        return await this.#source.fetchShard(shard, { signal, onFailure, onBytes, onFull });
+      } catch (error) {
+        const away = passing && error instanceof WebGemmaError && error.code === "network";
+        // The model can answer meanwhile: what is lost with this load is more than what is missing.
+        if (!away || !this.#patient || this.#urgent.size > 0) throw error;
+        await untilOnline(this.#options.awayMs ?? AWAY_MS, signal);
+      }
+    }
   }
 
   /**
@@ -328,7 +367,8 @@ class LoadRun {
       }
       return true;
     } catch (error) {
-      if (error instanceof WebGemmaError) throw error;
+      // Whatever else fails, such as the GPU, says nothing of what is stored.
+      if (!(error instanceof StoreDamage)) throw error;
       await this.#source.drop(shard);
       this.#waiting.unshift(shard);
       return false;
@@ -352,6 +392,12 @@ class LoadRun {
     } finally {
       release();
     }
+    await this.#inspect(shard, async (target, at) => {
+      const source = bytesAt(at, target.length);
+      if (source instanceof Uint8Array) target.set(source);
+      else await source.read(target, 0);
+    });
+    this.#urgent.delete(shard);
     this.#arrivals[shard]?.resolve();
   }
 

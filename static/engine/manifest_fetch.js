@@ -1,74 +1,83 @@
 /** @import { FileStore } from "./file_store.js" */
 /** @import { Manifest } from "./manifest.js" */
-import { WebGemmaError, isAbort } from "./errors.js";
+import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { StallWatch, isPassing, readBody } from "./http_bytes.js";
 import { validateManifest } from "./manifest.js";
+import { PassingFailure, backoff, delay } from "./retry.js";
 import { storedManifest } from "./stored_models.js";
 
-const PATIENCE_MS = 10_000;
+/** Silence after which a server is as good as none: less than for a shard, since the stored model may be waiting. */
+const STALL_MS = 10_000;
+const ATTEMPTS = 5;
 
 /**
- * The server's manifest, or where it does not answer that of the model as it is stored.
+ * The server's manifest, or where it does not answer that of the model as it is stored. Without a stored one it is tried again.
  *
  * @param {string} baseUrl the artifact's folder, absolute, with a "/" at its end
  * @param {typeof globalThis.fetch} fetch
- * @param {{ signal?: AbortSignal, store?: FileStore | null, patienceMs?: number }} [options] patienceMs: how long the server may
- *   take
+ * @param {object} [options]
+ * @param {AbortSignal} [options.signal]
+ * @param {FileStore | null} [options.store]
+ * @param {number} [options.stallMs]  silence that counts as a failure
+ * @param {(ms: number, signal?: AbortSignal) => Promise<void>} [options.sleep]
  * @returns {Promise<Manifest>}
- * @throws {WebGemmaError} "manifest" if there is none that can be used, "network" if the server does not answer
+ * @throws {WebGemmaError} "manifest" if there is none that can be used, "network" if the server does not answer, "aborted"
  */
-export async function fetchManifest(baseUrl, fetch, { signal, store = null, patienceMs = PATIENCE_MS } = {}) {
-  const waiting = new AbortController();
-  const stop = () => waiting.abort();
-  const timer = setTimeout(stop, patienceMs);
-  signal?.addEventListener("abort", stop, { once: true });
-  if (signal?.aborted) stop();
-  try {
-    return await askServer(baseUrl, fetch, waiting.signal, () => signal?.aborted ?? false);
-  } catch (error) {
-    if (!(error instanceof WebGemmaError) || error.code !== "network" || !store) throw error;
-    const stored = await storedManifest(store, baseUrl);
-    if (!stored) throw error;
-    return stored;
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", stop);
+export async function fetchManifest(baseUrl, fetch, { signal, store = null, stallMs = STALL_MS, sleep = delay } = {}) {
+  const url = new URL("manifest.json", baseUrl).href;
+  for (let failures = 1; ; failures++) {
+    try {
+      return parse(await readText(url, baseUrl, fetch, stallMs, signal), url);
+    } catch (error) {
+      if (!(error instanceof PassingFailure)) throw WebGemmaError.from(error, "network");
+      const stored = store && (await storedManifest(store, baseUrl));
+      if (stored) return stored;
+      if (failures === ATTEMPTS) {
+        const message = `${url} could not be read in ${ATTEMPTS} attempts: ${error.message}.`;
+        throw new WebGemmaError("network", message, "Check the connection to the server, then try again.", { cause: error });
+      }
+      await sleep(backoff(failures), signal);
+    }
   }
 }
 
 /**
+ * @param {string} url
  * @param {string} baseUrl
  * @param {typeof globalThis.fetch} fetch
- * @param {AbortSignal} signal
- * @param {() => boolean} isStopped  whether the caller wanted the end of it
- * @returns {Promise<Manifest>}
+ * @param {number} stallMs
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<string>}
+ * @throws {PassingFailure} when another attempt may work
  */
-async function askServer(baseUrl, fetch, signal, isStopped) {
-  const url = new URL("manifest.json", baseUrl).href;
+async function readText(url, baseUrl, fetch, stallMs, signal) {
+  throwIfAborted(signal);
+  const watch = new StallWatch(stallMs, signal);
   /** @type {Response} */
   let response;
-  /** @type {string} */
-  let text;
   try {
-    response = await fetch(url, { signal, cache: "no-cache" });
-    text = await response.text();
+    response = await fetch(url, { signal: watch.signal, cache: "no-cache" });
   } catch (error) {
-    if (isStopped() || (isAbort(error) && !signal.aborted))
-      throw new WebGemmaError("aborted", "The request was aborted.", "", { cause: error });
-    throw new WebGemmaError(
-      "network",
-      `${url} could not be read: ${signal.aborted ? "the server does not answer" : /** @type {Error} */ (error).message}.`,
-      "Check the connection to the server, then try again.",
-      { cause: error },
-    );
+    throw watch.explain(error);
   }
-  if (response.status >= 500)
-    throw new WebGemmaError("network", `${url} could not be read: HTTP ${response.status}.`, "Look at the server's log.");
-  if (!response.ok)
-    throw new WebGemmaError(
-      "manifest",
-      `There is no model at ${baseUrl}: HTTP ${response.status}.`,
-      "Build the model, or check its name.",
-    );
+  const { ok, status } = response;
+  if (!ok) {
+    watch.end();
+    if (isPassing(status)) throw new PassingFailure(`HTTP ${status}`);
+    const message = `There is no model at ${baseUrl}: HTTP ${status}.`;
+    throw new WebGemmaError("manifest", message, "Build the model, or check its name.");
+  }
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const chunk of readBody(response, watch)) text += decoder.decode(chunk, { stream: true });
+  return text + decoder.decode();
+}
+
+/**
+ * @param {string} text
+ * @param {string} url
+ */
+function parse(text, url) {
   try {
     return validateManifest(JSON.parse(text));
   } catch (error) {

@@ -3,7 +3,7 @@
 /** @import { EngineEvent } from "./protocol.js" */
 /** @import { ShardSource } from "./shard_source.js" */
 /** @import { Opened, ReplayableModel } from "./recovery.js" */
-/** @import { TensorBuffer } from "./loader.js" */
+/** @import { Loading, TensorBuffer } from "./loader.js" */
 import { DeviceWatch } from "./device_watch.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { startLoading } from "./loader.js";
@@ -107,6 +107,8 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
   const stop = new AbortController();
   const abort = () => stop.abort();
   signal.addEventListener("abort", abort, { once: true });
+  /** @type {Loading | null} */
+  let loading = null;
   try {
     throwIfAborted(signal);
     const wasm = fileAt(manifest, /** @type {BuildSpec} */ (manifest.builds[build]).wasm);
@@ -116,8 +118,8 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
     const { first, later } = splitShards(manifest);
     // Weights arrive while the GPU prepares buffers and kernels, and says whether there is room.
     const recorded = created.record();
-    const loading = startLoading({ manifest, device, source, signal: stop.signal, order: first, bufferOf, onProgress });
-    const weights = later.length > 0 ? loading.shards(first) : loading.done;
+    const loads = (loading = startLoading({ manifest, device, source, signal: stop.signal, order: first, bufferOf, onProgress }));
+    const weights = later.length > 0 ? loads.shards(first) : loads.done;
     const arrived = weights.then(() => onStage("compile", "Preparing the GPU programs"));
     await watch.guard(Promise.all([arrived, recorded]));
     throwIfAborted(signal);
@@ -129,16 +131,21 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
       void created.compileRest();
       return { ...opened, model };
     }
-    onEvent(partialEvent(manifest, first));
+    const tellPartial = () => onEvent(partialEvent(manifest, first));
+    tellPartial();
     const told = {
       onComplete: () => onEvent({ type: "complete", text: "All of the model is here." }),
+      onWrong: (/** @type {WebGemmaError} */ error) => {
+        onEvent({ type: "withdrawn", text: error.message, error: error.toRecord() });
+        tellPartial(); // answers from here on may be withdrawn as well
+      },
       onFailure: (/** @type {unknown} */ thrown) => {
-        const error = WebGemmaError.from(thrown);
-        if (!watch.lost) onEvent({ type: "withdrawn", text: error.message, error: error.toRecord() });
+        const { message } = WebGemmaError.from(thrown);
+        if (!watch.lost) onEvent({ type: "incomplete", text: `The rest of the model does not arrive: ${message}` });
       },
     };
-    const partial = new PartialModel({ model, manifest, device, bufferOf, source, loading, stop, ...told });
-    await watch.guard(check?.(partial, loading.done) ?? Promise.resolve());
+    const partial = new PartialModel({ model, manifest, device, bufferOf, source, loading: loads, stop, ...told });
+    await watch.guard(check?.(partial, loads.done) ?? Promise.resolve());
     void created.compileRest();
     return { ...opened, model: partial };
   } catch (thrown) {
@@ -146,6 +153,8 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
     const error = await watch.explain(thrown);
     await model?.dispose();
     device.destroy();
+    // The next try reads and writes the same files.
+    await loading?.done.catch(() => {});
     throw error;
   } finally {
     signal.removeEventListener("abort", abort);

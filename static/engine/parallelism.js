@@ -4,6 +4,8 @@ const MOST = 8;
 const WINDOW_MS = 1000;
 /** What one more connection must bring to be kept. */
 const GAIN = 1.1;
+/** Without another failure for so long, more connections are tried anew. */
+const CALM_MS = 30_000;
 
 /** How many files are on their way at once: more while that makes the whole faster, fewer after failures. */
 export class Parallelism {
@@ -13,6 +15,8 @@ export class Parallelism {
   /** Rate before the last raise; null while it is not measured. @type {number | null} */
   #before = null;
   #settled = false;
+  /** When failures are far enough behind. */
+  #calmAt = -Infinity;
   #bytes = 0;
   #since;
 
@@ -45,13 +49,14 @@ export class Parallelism {
   failed() {
     this.#limit = Math.max(LEAST, Math.floor(this.#limit / 2));
     this.#before = null;
-    this.#settled = true;
+    this.#settled = false;
+    this.#calmAt = this.#now() + CALM_MS;
     this.#restart();
   }
 
   /** @param {number} rate bytes a second */
   #measured(rate) {
-    if (this.#settled) return;
+    if (this.#settled || this.#now() < this.#calmAt) return;
     if (this.#before !== null && rate < this.#before * GAIN) {
       // The last one brought nothing: the network, the server or this machine is the limit.
       this.#limit = Math.max(LEAST, this.#limit - 1);

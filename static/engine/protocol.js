@@ -22,7 +22,7 @@
  *
  * What a person may want to know while it happens; `text` says it to them.
  *
- * @typedef {{ type: "gpu-reset" | "gpu-resumed" | "smaller-context" | "other-build" | "complete" | "damaged", text: string }
+ * @typedef {{ type: "gpu-reset" | "gpu-resumed" | "smaller-context" | "other-build" | "complete" | "incomplete" | "damaged", text: string }
  *   | { type: "partial", text: string, bytes: number, totalBytes: number }
  *   | { type: "withdrawn", text: string, error: ErrorRecord }
  *   | { type: "memory", text: string, memory: MemoryEstimate }} EngineEvent

@@ -3,7 +3,7 @@
 /** @import { Entry } from "./journal.js" */
 /** @import { KvCopy } from "./kv_copies.js" */
 /** @import { EngineEvent } from "./protocol.js" */
-import { WebGemmaError, isAbort, throwIfAborted } from "./errors.js";
+import { WebGemmaError, abortable, isAbort, throwIfAborted } from "./errors.js";
 import { Journal } from "./journal.js";
 
 /**
@@ -21,7 +21,7 @@ import { Journal } from "./journal.js";
 
 /** Losses in a row after which the GPU is given up. */
 const MAX_LOSSES = 3;
-/** Tokens after which a loss counts as the first one again. */
+/** Tokens of an answer after which a loss counts as the first one again; so does one after its end. */
 const STEADY_TOKENS = 16;
 
 /**
@@ -73,6 +73,7 @@ export class RecoveringModel {
   async logits(id, position) {
     this.#journal.cut(position);
     const logits = await this.#run((model) => model.logits(id, position));
+    this.#losses = 0;
     this.#journal.decoded(id, position);
     return logits;
   }
@@ -91,6 +92,7 @@ export class RecoveringModel {
         ...{ ...options, id, position, sampling: { ...options.sampling, seed } },
         ...{ maxTokens: maxTokens - taken, drawn: taken, generated: generated.slice() },
       });
+      let lost = false;
       try {
         for (let steady = 1; ; steady += 1) {
           const { done, value } = await watch.guard(tokens.next());
@@ -105,7 +107,10 @@ export class RecoveringModel {
         }
       } catch (error) {
         if (!isLoss(error)) throw error;
+        lost = true;
       } finally {
+        // An answer that has ended, however short it was.
+        if (!lost && taken > 0) this.#losses = 0;
         // A generator that waits for a lost device may never return.
         if (watch.error) tokens.return().catch(() => {});
         else await tokens.return();
@@ -262,20 +267,4 @@ export async function close({ model, watch }) {
     // A lost device has nothing left to free.
   }
   watch.device.destroy();
-}
-
-/**
- * @template T
- * @param {Promise<T>} work
- * @param {AbortSignal} [signal]
- * @returns {Promise<T>}
- */
-async function abortable(work, signal) {
-  if (!signal) return await work;
-  work.catch(() => {});
-  return await new Promise((resolve, reject) => {
-    const stop = () => reject(new WebGemmaError("aborted", "The request was aborted."));
-    signal.addEventListener("abort", stop, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
-  });
 }

@@ -29,3 +29,20 @@ export function delay(ms, signal) {
     else signal?.addEventListener("abort", done, { once: true });
   });
 }
+
+/**
+ * Waits for a network that is away: until the browser says that it is back, which it does not always do, or for `ms`.
+ *
+ * @param {number} ms
+ * @param {AbortSignal} [signal] ends the wait early, without an error
+ */
+export async function untilOnline(ms, signal) {
+  const over = new AbortController();
+  const end = () => over.abort();
+  globalThis.addEventListener?.("online", end);
+  signal?.addEventListener("abort", end, { once: true });
+  if (signal?.aborted) end();
+  await delay(ms, over.signal);
+  globalThis.removeEventListener?.("online", end);
+  signal?.removeEventListener("abort", end);
+}

@@ -3,12 +3,12 @@
 /** @import { Hash } from "./sha256.js" */
 /** @import { EachTransfer, Transfers } from "./transfer_pool.js" */
 /** @import { Transferred } from "./transfer.js" */
-import { WebGemmaError } from "./errors.js";
+import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { requestBytes } from "./http_bytes.js";
 import { shardsOf } from "./manifest.js";
 import { PassingFailure, backoff, delay } from "./retry.js";
 import { sha256 } from "./sha256.js";
-import { recordComplete, recordStart } from "./stored_models.js";
+import { bytesOfOld, deleteOld, isComplete, recordComplete, recordNothing, recordStart, removeStale } from "./stored_models.js";
 import { transfersHere } from "./transfer_pool.js";
 
 /**
@@ -19,6 +19,7 @@ import { transfersHere } from "./transfer_pool.js";
  * @property {FileStore | null} [store]  null: nothing is kept
  * @property {Transfers} [transfers]
  * @property {() => Promise<StorageEstimate>} [estimate]
+ * @property {Pick<LockManager, "request">} [locks]  without them each tab fetches small files for itself
  * @property {number} [attempts]  of a range (default 5)
  * @property {number} [stallMs]
  * @property {(ms: number, signal?: AbortSignal) => Promise<void>} [sleep]
@@ -40,6 +41,11 @@ export class ShardSource {
   #keeps;
   /** @type {Set<string>} sha256 of what the store holds */
   #verified = new Set();
+  /** The record that comes before the first payload: what no record names may be removed at any time. @type {Promise<void> | null} */
+  #recorded = null;
+  /** Whether an earlier version made way. @type {Promise<boolean> | null} */
+  #freeing = null;
+  #freed = false;
   /** One sentence for people where the model will not be kept, else "". */
   notice = "";
 
@@ -65,34 +71,70 @@ export class ShardSource {
   }
 
   /**
-   * To be called before the first byte is downloaded: with too little room in the storage, nothing is kept.
+   * To be called before the first shard is downloaded: with too little room in the storage, nothing is kept. An earlier version
+   * makes way where both do not fit.
    *
    * @returns {Promise<void>}
    */
   async makeRoom() {
-    const { manifest, baseUrl, estimate = () => navigator.storage.estimate() } = this.#options;
+    const { baseUrl } = this.#options;
     const store = this.#store;
     if (!store || !this.#keeps) return;
     const missing = this.#shards.filter(({ sha256: hash }) => !this.#verified.has(hash));
     const there = await Promise.all(missing.map((file) => store.size(file.sha256)));
     const needed = missing.reduce((sum, file, i) => sum + Math.max(0, file.bytes - (there[i] ?? 0)), 0);
-    const { quota = Infinity, usage = 0 } = await estimate().catch(() => /** @type {StorageEstimate} */ ({}));
-    if (needed > quota - usage) {
-      const [need, free] = [needed, Math.max(0, quota - usage)].map(megabytes);
-      this.#stopKeeping(`the browser's storage has room for ${free}, and ${need} are needed`);
-      return;
+    await this.#record();
+    let free = await this.#free();
+    if (needed > free && this.#keeps) {
+      await removeStale(store).catch(() => {});
+      free = await this.#free();
+      const old = needed > free ? await bytesOfOld(store, baseUrl) : 0;
+      if (needed <= free + old && (await this.#makeWay())) free += old;
     }
-    try {
-      await recordStart(store, baseUrl, manifest);
-    } catch (error) {
-      this.#stopKeeping(/** @type {Error} */ (error).message);
-    }
+    if (needed <= free || !this.#keeps) return;
+    const [need, have] = [needed, free].map(megabytes);
+    this.#stopKeeping(`the browser's storage has room for ${have}, and ${need} are needed`);
+    if (missing.length === this.#shards.length && there.every((bytes) => bytes === 0)) await recordNothing(store, baseUrl);
   }
 
-  /** Everything is stored: earlier versions may go. */
+  /** @returns {Promise<number>} bytes that the storage says it has room for */
+  async #free() {
+    const { estimate = () => navigator.storage.estimate() } = this.#options;
+    const { quota = Infinity, usage = 0 } = await estimate().catch(() => /** @type {StorageEstimate} */ ({}));
+    return Math.max(0, quota - usage);
+  }
+
+  /** Says that the model's files are on their way. */
+  async #record() {
+    const { manifest, baseUrl } = this.#options;
+    const store = this.#store;
+    if (!store || !this.#keeps) return;
+    this.#recorded ??= recordStart(store, baseUrl, manifest).catch((error) => this.#stopKeeping(error.message));
+    await this.#recorded;
+  }
+
+  /**
+   * Where there is too little room, the version of the model before this one goes.
+   *
+   * @returns {Promise<boolean>} whether there is more room now
+   */
+  async #makeWay() {
+    const store = /** @type {FileStore} */ (this.#store);
+    const { baseUrl } = this.#options;
+    try {
+      const freed = await bytesOfOld(store, baseUrl);
+      if (freed > 0) await deleteOld(store, baseUrl);
+      this.#freed = freed > 0;
+    } catch {
+      // The storage is not what it was: the next write will tell.
+    }
+    return this.#freed;
+  }
+
+  /** If everything is stored, earlier versions may go. */
   async complete() {
     const { manifest, baseUrl } = this.#options;
-    if (!this.#store || !this.#keeps || !this.#shards.every((file) => this.#verified.has(file.sha256))) return;
+    if (!this.#store || !this.#keeps || !isComplete(manifest, this.#verified)) return;
     // The model is loaded: a failure to note it costs a download at the next visit, not this one.
     await recordComplete(this.#store, baseUrl, manifest).catch(() => {});
   }
@@ -187,13 +229,31 @@ export class ShardSource {
    * @throws {WebGemmaError} "network", "shard-size", "shard-hash" or "aborted"
    */
   async file(file, signal) {
-    const stored = this.#verified.has(file.sha256) ? await this.#readWhole(file) : null;
+    const stored = await this.#readWhole(file);
     if (stored) return stored;
-    const bytes = await this.#fetch(file, { signal });
-    if (bytes) return bytes;
-    const written = await this.#readWhole(file);
-    if (!written) throw new WebGemmaError("unexpected", `${file.path} cannot be read back from the browser's storage.`);
-    return written;
+    const { locks = globalThis.navigator?.locks } = this.#options;
+    if (!this.#keeps || !locks) return await this.#fetchWhole(file, signal);
+    try {
+      return await locks.request(`webgemma-file-${file.sha256}`, { signal }, async () => {
+        // Another tab may have brought it.
+        await this.open();
+        return (await this.#readWhole(file)) ?? (await this.#fetchWhole(file, signal));
+      });
+    } catch (error) {
+      throwIfAborted(signal);
+      throw error;
+    }
+  }
+
+  /**
+   * @param {ManifestFile} file
+   * @param {AbortSignal} [signal]
+   */
+  async #fetchWhole(file, signal) {
+    const bytes = (await this.#fetch(file, { signal })) ?? (await this.#readWhole(file));
+    await this.complete();
+    if (!bytes) throw new WebGemmaError("unexpected", `${file.path} cannot be read back from the browser's storage.`);
+    return bytes;
   }
 
   /** Ends the workers that downloaded; they are started again when they are needed. */
@@ -206,9 +266,12 @@ export class ShardSource {
    * @param {EachTransfer} options
    */
   async #fetch(file, options) {
+    await this.#record();
+    const before = this.#freed;
     const { bytes, refused } = await this.#transfers.transfer(file, { ...options, store: this.#keeps ? this.#store : null });
     if (bytes === null) this.#verified.add(file.sha256);
-    if (refused) {
+    // What was refused before room was made says nothing of what is stored from then on.
+    if (refused && (before || !(await (this.#freeing ??= this.#makeWay())))) {
       const total = this.#shards.reduce((sum, shard) => sum + shard.bytes, 0);
       this.#stopKeeping(`it has ${megabytes(total)}, and the browser's storage took no more (${refused.replace(/\.$/, "")})`);
     }
@@ -217,9 +280,10 @@ export class ShardSource {
 
   /**
    * @param {ManifestFile} file
-   * @returns {Promise<Uint8Array<ArrayBuffer> | null>} null when it is damaged, and is gone now
+   * @returns {Promise<Uint8Array<ArrayBuffer> | null>} null when it is not stored, or is damaged, and is gone now
    */
   async #readWhole(file) {
+    if (!this.#verified.has(file.sha256)) return null;
     const store = /** @type {FileStore} */ (this.#store);
     try {
       const stored = await store.openVerified(file);

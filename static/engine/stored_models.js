@@ -54,6 +54,40 @@ export async function recordComplete(store, url, manifest) {
 }
 
 /**
+ * Takes back recordStart: nothing of the model will be kept.
+ *
+ * @param {FileStore} store
+ * @param {string} url
+ */
+export async function recordNothing(store, url) {
+  await removeRecord(store, (await keyOf(url)) + NEXT);
+}
+
+/**
+ * @param {FileStore} store
+ * @param {string} url  of a model whose next version is on its way
+ * @returns {Promise<number>} bytes of the version before that nothing else needs
+ */
+export async function bytesOfOld(store, url) {
+  const key = await keyOf(url);
+  const records = await readRecords(store);
+  const needed = hashesOf(records.filter(({ name }) => name !== key));
+  const old = [...hashesOf(records.filter(({ name }) => name === key))].filter((hash) => !needed.has(hash));
+  return sum(await Promise.all(old.map((hash) => store.size(hash))));
+}
+
+/**
+ * Gives up the version of a model that is here, for the one that is on its way.
+ *
+ * @param {FileStore} store
+ * @param {string} url
+ */
+export async function deleteOld(store, url) {
+  await removeRecord(store, await keyOf(url));
+  await removeStale(store);
+}
+
+/**
  * @param {FileStore} store
  * @param {string} url
  * @returns {Promise<Manifest | null>} the manifest of the version that is here completely, for loading without the server
@@ -63,7 +97,7 @@ export async function storedManifest(store, url) {
   const { verified } = await store.list();
   for (const name of [key, key + NEXT]) {
     const record = await readRecord(store, name);
-    if (record && isComplete(record.manifest, verified)) return record.manifest;
+    if (record && isUsable(record.manifest, verified)) return record.manifest;
   }
   return null;
 }
@@ -87,7 +121,7 @@ export async function listModels(store) {
       ...{ url, name, title, savedAt },
       bytes: sum(files.map(({ bytes }) => bytes)),
       storedBytes: sum(sizes),
-      complete: isComplete(manifest, verified),
+      complete: isUsable(manifest, verified),
     };
   });
   return (await Promise.all(models)).sort((a, b) => a.name.localeCompare(b.name));
@@ -114,8 +148,7 @@ export async function deleteModel(store, url) {
  * @returns {Promise<number>} files that are in use and stay for now
  */
 export async function removeStale(store) {
-  const records = await readRecords(store);
-  const wanted = new Set(records.flatMap(({ record }) => record.manifest.files.map((file) => file.sha256)));
+  const wanted = hashesOf(await readRecords(store));
   let used = 0;
   for (const hash of (await store.list()).payloads) {
     if (wanted.has(hash)) continue;
@@ -214,9 +247,30 @@ export async function writeCursor(store, url, index) {
 /**
  * @param {Manifest} manifest
  * @param {Set<string>} verified  sha256 of what is here
+ * @returns {boolean} whether the model runs without the server. Of the builds' programs one GPU needs only its own.
  */
-function isComplete({ files }, verified) {
-  return files.every((file) => file.role !== "shard" || verified.has(file.sha256));
+export function isComplete({ files }, verified) {
+  const here = files.filter((file) => verified.has(file.sha256));
+  return files.every((file) => file.role === "wasm" || here.includes(file)) && here.some(({ role }) => role === "wasm");
+}
+
+/**
+ * @param {Manifest} manifest  which a page of another version may have stored
+ * @param {Set<string>} verified
+ */
+function isUsable(manifest, verified) {
+  if (!isComplete(manifest, verified)) return false;
+  try {
+    validateManifest(manifest);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** @param {readonly { record: ModelRecord }[]} records */
+function hashesOf(records) {
+  return new Set(records.flatMap(({ record }) => record.manifest.files.map(({ sha256: hash }) => hash)));
 }
 
 /** @param {string} url */
@@ -240,7 +294,7 @@ async function writeRecord(store, name, record) {
 /**
  * @param {FileStore} store
  * @param {string} name
- * @returns {Promise<ModelRecord | null>}
+ * @returns {Promise<ModelRecord | null>} its manifest may be of another schema: what it names still belongs to a model
  */
 async function readRecord(store, name) {
   try {
@@ -248,10 +302,10 @@ async function readRecord(store, name) {
     const { sha256: expected, text } = JSON.parse(await file.text());
     if ((await sha256(new TextEncoder().encode(text))) !== expected) return null;
     const record = JSON.parse(text);
-    validateManifest(record.manifest);
-    return record;
+    const isFile = (/** @type {Partial<ManifestFile>} */ file) => typeof file.sha256 === "string";
+    return record.manifest.files.every(isFile) ? record : null;
   } catch {
-    return null; // missing, torn, or of another version
+    return null; // missing, torn, or none of these
   }
 }
 

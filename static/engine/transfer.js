@@ -1,7 +1,7 @@
 /** @import { FileStore } from "./file_store.js" */
 /** @import { ManifestFile } from "./manifest.js" */
 /** @import { Hash } from "./sha256.js" */
-import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { WebGemmaError, abortable, throwIfAborted } from "./errors.js";
 import { isBusy } from "./file_store.js";
 import { RangeRefused, requestBytes } from "./http_bytes.js";
 import { PassingFailure, backoff, delay } from "./retry.js";
@@ -27,6 +27,7 @@ import { createHash } from "./sha256.js";
  * @property {AbortSignal} [signal]
  * @property {(delta: number, from: "network" | "cache") => void} [onBytes]  bytes there; negative when some are thrown away
  * @property {() => void} [onFailure]  a connection failed and is tried again
+ * @property {() => Promise<void>} [onFull]  awaited before a file that the storage refuses goes on in memory
  * @property {number} [attempts]  in a row without a byte of progress (default 5)
  * @property {number} [stallMs]  silence that counts as a failure (default 30 s)
  * @property {(ms: number, signal?: AbortSignal) => Promise<void>} [sleep]
@@ -52,7 +53,7 @@ const DAMAGED = "Load the page again; if that does not help, check the files wit
  * @throws {WebGemmaError} "network", "shard-size", "shard-hash" or "aborted"
  */
 export async function transfer(file, options) {
-  const { store, newHash = createHash } = options;
+  const { store, signal, onFull, newHash = createHash } = options;
   const hash = await newHash();
   let refused = "";
   /** @type {Sink | null} */
@@ -62,6 +63,7 @@ export async function transfer(file, options) {
   } catch (error) {
     // Another tab that brings the same file will have it in the store.
     if (!isBusy(error)) refused = reasonOf(error);
+    await abortable(onFull?.() ?? Promise.resolve(), signal);
   }
   const run = new Transfer(file, options, hash, sink ?? new MemorySink(file.bytes));
   const bytes = await run.run();
@@ -154,7 +156,7 @@ class Transfer {
     for await (const chunk of response.chunks()) {
       if (this.#sink.size + chunk.byteLength > this.#file.bytes) throw this.#wrongSize(`more than ${this.#file.bytes}`);
       this.#hash.update(chunk);
-      this.#write(chunk);
+      await this.#write(chunk);
       this.#count(chunk.byteLength, "network");
       if (this.#sink.size <= this.#furthest) continue;
       this.#furthest = this.#sink.size;
@@ -169,11 +171,11 @@ class Transfer {
   }
 
   /** @param {Uint8Array<ArrayBuffer>} chunk */
-  #write(chunk) {
+  async #write(chunk) {
     try {
       this.#sink.write(chunk);
     } catch (error) {
-      this.#goOnInMemory(error);
+      await this.#goOnInMemory(error);
       this.#sink.write(chunk);
     }
   }
@@ -182,7 +184,7 @@ class Transfer {
     try {
       await this.#sink.finish();
     } catch (error) {
-      this.#goOnInMemory(error);
+      await this.#goOnInMemory(error);
     }
   }
 
@@ -191,8 +193,10 @@ class Transfer {
    *
    * @param {unknown} error
    */
-  #goOnInMemory(error) {
+  async #goOnInMemory(error) {
     this.refused = reasonOf(error);
+    const { onFull, signal } = this.#options;
+    await abortable(onFull?.() ?? Promise.resolve(), signal);
     const memory = new MemorySink(this.#file.bytes);
     const { size } = this.#sink;
     memory.size = size;

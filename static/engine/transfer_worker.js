@@ -8,6 +8,8 @@ const REPORT_MS = 50;
 
 /** @type {AbortController} */
 let abort = new AbortController();
+/** Answers "full". @type {(value?: any) => void} */
+let goOn = () => {};
 /** @type {Promise<FileStore | null> | null} */
 let opened = null;
 
@@ -15,6 +17,8 @@ let opened = null;
 const post = (message, moved = []) => self.postMessage(message, { transfer: moved });
 
 self.addEventListener("message", async (/** @type {MessageEvent<ToTransferWorker>} */ { data }) => {
+  if (data.type === "ping") return post({ type: "alive" });
+  if (data.type === "go-on") return goOn();
   if (data.type === "abort") return abort.abort();
   abort = new AbortController();
   const pending = { network: 0, cache: 0 };
@@ -36,6 +40,10 @@ self.addEventListener("message", async (/** @type {MessageEvent<ToTransferWorker
         timer ??= setTimeout(report, REPORT_MS);
       },
       onFailure: () => post({ type: "failure" }),
+      onFull: () => {
+        post({ type: "full" });
+        return new Promise((resolve) => (goOn = resolve));
+      },
     });
     report();
     post({ type: "done", bytes, refused }, bytes ? [bytes.buffer] : []);

@@ -1,4 +1,5 @@
 import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { delay } from "./retry.js";
 
 /**
  * Bytes that are read where they are needed, such as those of a file.
@@ -20,6 +21,8 @@ const SLOT_BYTES = 8 * 1024 * 1024;
 const MAX_SLOTS = 8;
 // The numeric values of GPUBufferUsage.MAP_WRITE | COPY_SRC: the global is missing outside browsers.
 const STAGING_USAGE = 0x0002 | 0x0004;
+/** How long after an error device.lost may still tell that the GPU was the cause. */
+const LOST_GRACE_MS = 100;
 
 /**
  * Fills GPU buffers through a ring of mapped staging buffers: cheaper than queue.writeBuffer, and the memory it takes is
@@ -61,7 +64,7 @@ export class Uploader {
    * error is thrown and what was filled so far is submitted or not: the caller copies the same again.
    *
    * @param {Iterable<Copy>} copies
-   * @throws {WebGemmaError} "out-of-memory", "device-lost" or "aborted"
+   * @throws {WebGemmaError} "out-of-memory", "device-lost", "gpu-error" or "aborted"
    */
   async upload(copies) {
     /** @type {{ buffer: GPUBuffer, memory: Uint8Array<ArrayBuffer> } | null} */
@@ -123,9 +126,29 @@ export class Uploader {
     }
     const next = this.#free.shift();
     if (!next) throw new Error("an upload is already running");
-    const buffer = await Promise.race([next, this.#lost]);
-    throwIfAborted(this.#signal);
-    return { buffer, memory: new Uint8Array(buffer.getMappedRange()) };
+    try {
+      const buffer = await Promise.race([next, this.#lost]);
+      throwIfAborted(this.#signal);
+      return { buffer, memory: new Uint8Array(buffer.getMappedRange()) };
+    } catch (error) {
+      throw await this.#explain(error);
+    }
+  }
+
+  /**
+   * A buffer that cannot be mapped often is the first that is heard of a lost GPU, as an AbortError.
+   *
+   * @param {unknown} thrown
+   */
+  async #explain(thrown) {
+    if (thrown instanceof WebGemmaError) return thrown;
+    try {
+      await Promise.race([this.#lost, delay(LOST_GRACE_MS)]);
+    } catch (lost) {
+      return lost;
+    }
+    const message = `The GPU takes no more of the model: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
+    return new WebGemmaError("gpu-error", message, "Load the model again.", { cause: thrown });
   }
 
   /** @returns {Promise<GPUBuffer>} */

@@ -4,11 +4,12 @@ import { MessageChannel } from "node:worker_threads";
 
 import { Engine, WebGemmaError } from "../../static/engine/engine.js";
 import { EngineHost } from "../../static/engine/host.js";
-import { BASE, FakeDevice, FakeModel, collect, says, serve, smallArtifact } from "./helpers.mjs";
+import { transfersInWorkers } from "../../static/engine/transfer_pool.js";
+import { BASE, FakeDevice, FakeModel, collect, says, serve, smallArtifact, transferWorkers } from "./helpers.mjs";
 import { FakeStorage } from "./opfs.mjs";
 
 /** The page and its worker, joined by a real message channel: everything is cloned as between threads. */
-function world({ reply = says("Hello there!"), faults, requestDevice, createModel, change = () => {}, quietMs } = {}) {
+function world({ reply = says("Hello there!"), faults, requestDevice, createModel, change = () => {}, quietMs, inWorkers } = {}) {
   const { manifest, files } = smallArtifact();
   change(manifest);
   files.set("manifest.json", new TextEncoder().encode(JSON.stringify(manifest)));
@@ -16,10 +17,13 @@ function world({ reply = says("Hello there!"), faults, requestDevice, createMode
   const model = new FakeModel(reply, { manifest });
   const order = [];
   const { port1, port2 } = new MessageChannel();
+  const { fetch } = serve(files, faults);
+  const { start, workers } = transferWorkers(fetch);
   const host = new EngineHost({
     quietMs,
     post: (message, transfer = []) => port2.postMessage(message, transfer),
-    fetch: serve(files, faults).fetch,
+    fetch,
+    ...(inWorkers ? { transfers: (baseUrl) => transfersInWorkers(baseUrl, start) } : {}),
     requestDevice:
       requestDevice ??
       (async (builds, { force }) => {
@@ -48,7 +52,7 @@ function world({ reply = says("Hello there!"), faults, requestDevice, createMode
   };
   port1.on("message", (data) => listeners.message.forEach((listener) => listener({ data })));
   const die = (message) => listeners.error.forEach((listener) => listener({ message }));
-  return { load: (options) => Engine.load(BASE, options, () => worker), worker, die, device, model, order, manifest };
+  return { load: (options) => Engine.load(BASE, options, () => worker), worker, die, device, model, order, manifest, workers };
 }
 
 const ask = (extra = {}) => ({ messages: [{ role: "user", content: "Hi" }], ...extra });
@@ -76,6 +80,17 @@ test("loading: stages in order, buffers and kernels prepared while weights arriv
   assert.ok(model.disposed);
   await assert.rejects(engine.tokenize("a"), { code: "disposed" });
   await assert.rejects(engine.chat.completions.create(ask({ stream: true })), { code: "disposed" });
+});
+
+test("a tokenizer that comes after the last shard: the load ends, and so does every worker that downloaded", async () => {
+  let open = () => {};
+  const gate = new Promise((resolve) => (open = resolve));
+  const faults = async (path) => (path === "tokenizer.json" ? void (await gate) : undefined);
+  const { load, workers } = world({ faults, inWorkers: true });
+  const loading = load({ onProgress: ({ stage }) => stage === "compile" && setTimeout(open, 20) });
+  const engine = await loading;
+  assert.ok(workers.length >= 2 && workers.every(({ terminated }) => terminated));
+  await engine.dispose();
 });
 
 test("the build, the context and plain kernels can be asked for", async () => {
@@ -266,6 +281,31 @@ test("without room for the context a shorter one is taken", async () => {
   assert.equal((await engine.stats()).context, 512);
   const shorter = events.filter(({ type }) => type === "smaller-context").map(({ text }) => text);
   assert.deepEqual(shorter.map((text) => /\d+/.exec(text)[0]), ["1024", "512"]);
+  await engine.dispose();
+});
+
+test("no room is found out while shards and the tokenizer are on their way: the next try brings them all", async () => {
+  const tried = [];
+  let asked = () => {};
+  const started = new Promise((resolve) => (asked = resolve));
+  // In the first try nothing comes at all.
+  const faults = (path, _count, signal) => {
+    if (!path.endsWith(".bin") || tried.length > 1) return undefined;
+    asked();
+    return new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  };
+  const { load, workers } = world({
+    ...{ faults, inWorkers: true },
+    createModel: async ({ context, manifest }) => {
+      tried.push(context);
+      const model = new FakeModel(says("Hi"), { manifest });
+      if (tried.length === 1) model.record = () => started.then(() => Promise.reject(noRoom()));
+      return model;
+    },
+  });
+  const engine = await load({ context: 1024 });
+  assert.deepEqual(tried, [1024, 512]);
+  assert.ok(workers.every(({ terminated }) => terminated));
   await engine.dispose();
 });
 

@@ -1,7 +1,7 @@
 // Reads a JSON list of manifests' texts from stdin, puts each through the page's half, and tells which had an unclear end.
 import { readFileSync } from "node:fs";
 
-import { planUploads } from "../../static/engine/loader.js";
+import { planUploads } from "../../static/engine/upload_plan.js";
 import { fetchManifest } from "../../static/engine/manifest_fetch.js";
 
 const result = { accepted: 0, refused: 0, unclear: [], slowest: 0 };

@@ -42,6 +42,13 @@ test("rows that are not verified yet do not blame the GPU", async () => {
   await checkGolden(wrongAtFirst, golden, ALLOWED, complete);
   assert.equal(wrongAtFirst.calls.length, 4);
   await assert.rejects(checkGolden(modelOff(() => 5), golden, ALLOWED, complete), { code: "wrong-results" });
+  const replaced = modelOff();
+  const { prefill } = replaced;
+  replaced.prefill = async (...step) => {
+    replaced.prefill = prefill;
+    throw new WebGemmaError("shard-hash", `${step.length} rows are damaged.`);
+  };
+  await checkGolden(replaced, golden, ALLOWED, complete);
   const damaged = Promise.reject(new WebGemmaError("shard-hash", "The shard is damaged."));
   await assert.rejects(checkGolden(modelOff(() => 5), golden, ALLOWED, damaged), { code: "shard-hash" });
 });

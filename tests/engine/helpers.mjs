@@ -4,9 +4,11 @@ import { readFileSync } from "node:fs";
 
 import { ChatTemplate } from "../../static/engine/chat_template.js";
 import { Completions } from "../../static/engine/completions.js";
+import { WebGemmaError } from "../../static/engine/errors.js";
 import { SCHEMA_VERSION } from "../../static/engine/manifest.js";
 import { Grammars } from "../../static/engine/grammar.js";
 import { Tokenizer } from "../../static/engine/tokenizer.js";
+import { transfer } from "../../static/engine/transfer.js";
 
 const DEMO = new URL("../../build_wasm/demo_model/", import.meta.url);
 export const tokenizerBytes = readFileSync(new URL("tokenizer.json", DEMO));
@@ -119,6 +121,45 @@ export function serve(files, faults = () => undefined) {
     return new Response(bytes.subarray(from, to), { status: 206, headers: part });
   };
   return { fetch, counts, requests };
+}
+
+/** Starts workers that do in this thread what transfer_worker.js does in its own; one that was ended says nothing more. */
+export function transferWorkers(fetch, store = null) {
+  const workers = [];
+  const start = () => {
+    let abort = new AbortController();
+    let goOn = () => {};
+    const worker = {
+      terminated: false,
+      terminate() {
+        worker.terminated = true;
+        abort.abort();
+      },
+      postMessage(data) {
+        if (data.type === "abort") return abort.abort();
+        if (data.type === "go-on") return goOn();
+        if (data.type !== "start") return;
+        const post = (message) => setImmediate(() => worker.terminated || worker.onmessage?.({ data: message }));
+        abort = new AbortController();
+        transfer(data.file, {
+          ...{ baseUrl: data.baseUrl, fetch, store: data.keep ? store : null, signal: abort.signal },
+          sleep: async () => {},
+          onBytes: (delta, from) => post({ type: "bytes", network: 0, cache: 0, [from]: delta }),
+          onFailure: () => post({ type: "failure" }),
+          onFull: () => {
+            post({ type: "full" });
+            return new Promise((resolve) => (goOn = resolve));
+          },
+        }).then(
+          (done) => post({ type: "done", ...done }),
+          (error) => post({ type: "error", error: WebGemmaError.from(error).toRecord() }),
+        );
+      },
+    };
+    workers.push(worker);
+    return worker;
+  };
+  return { start, workers };
 }
 
 /** A response whose body ends with an error after `bytes`. */

@@ -2,9 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { download } from "../../static/engine/download.js";
-import { loadWeights, planUploads, startLoading } from "../../static/engine/loader.js";
+import { loadWeights, startLoading } from "../../static/engine/loader.js";
 import { validateManifest } from "../../static/engine/manifest.js";
+import { ShardSource } from "../../static/engine/shard_source.js";
 import { Uploader } from "../../static/engine/upload.js";
+import { planUploads } from "../../static/engine/upload_plan.js";
 import { BASE, FakeDevice, fakeBuffers, pattern, serve, smallArtifact } from "./helpers.mjs";
 
 const noSleep = async () => {};
@@ -292,4 +294,58 @@ test("no stored shard is read before a short work that somebody waits for, and i
   assert.equal(during, 0);
   await loading.done;
   assert.equal(opened, 6);
+});
+
+/** Two shards, of which the first one is enough for an answer, and a server that is away for the second one's first `failures`. */
+function loadTail(failures, status, options = {}) {
+  const faults = (path, count) => (path === "b.bin" && count <= failures ? new Response("", { status }) : undefined);
+  const { manifest, files } = smallArtifact();
+  const server = serve(files, faults);
+  const buffers = fakeBuffers(manifest);
+  const source = new ShardSource({ manifest, baseUrl: BASE, fetch: server.fetch, sleep: noSleep });
+  const bufferOf = (name) => buffers.get(name);
+  return { ...server, ...startLoading({ manifest, device: new FakeDevice(), bufferOf, source, order: [0], awayMs: 1, ...options }) };
+}
+
+test("what comes after the first answer waits for a network that stays away", async () => {
+  const { done, shards, counts } = loadTail(23, 503);
+  await shards([0]);
+  await done;
+  assert.equal(counts.get("b.bin"), 24);
+});
+
+test("it goes on at once when the browser says that the network is back, and ends when it is stopped", async (t) => {
+  const browser = new EventTarget();
+  for (const name of ["addEventListener", "removeEventListener"]) globalThis[name] = browser[name].bind(browser);
+  t.after(() => ["addEventListener", "removeEventListener"].forEach((name) => delete globalThis[name]));
+  const { done, counts } = loadTail(5, 503, { awayMs: 1e6 });
+  while (counts.get("b.bin") !== 5) await new Promise(setImmediate);
+  const telling = setInterval(() => browser.dispatchEvent(new Event("online")), 5);
+  await done;
+  clearInterval(telling);
+  const stop = new AbortController();
+  const stopped = loadTail(Infinity, 503, { awayMs: 1e6, signal: stop.signal });
+  while (stopped.counts.get("b.bin") !== 5) await new Promise(setImmediate);
+  stop.abort();
+  await assert.rejects(stopped.done, { code: "aborted" });
+});
+
+test("a file that the server does not have ends the loading, however late it comes", async () => {
+  const { done, counts } = loadTail(Infinity, 404);
+  await assert.rejects(done, { code: "network", message: /404/ });
+  assert.equal(counts.get("b.bin"), 1);
+});
+
+test("verified shards can be looked at before they count as there", async () => {
+  const { files } = smallArtifact();
+  const seen = [];
+  const { done, shards, inspect } = loadTail(0);
+  inspect(async (shard, read) => {
+    const target = new Uint8Array(8);
+    await read(target, 16);
+    seen.push([shard, target]);
+  });
+  void shards([1]).then(() => seen.push("there"));
+  await done;
+  assert.deepEqual(seen.filter(([shard]) => shard !== 0), [[1, files.get("b.bin").slice(16, 24)], "there"]);
 });

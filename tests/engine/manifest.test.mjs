@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { fetchManifest } from "../../static/engine/manifest_fetch.js";
 import { validateManifest } from "../../static/engine/manifest.js";
-import { BASE, smallArtifact } from "./helpers.mjs";
+import { BASE, cutResponse, smallArtifact } from "./helpers.mjs";
 
 test("a good manifest is accepted", () => {
   const { manifest } = smallArtifact();
@@ -88,6 +88,7 @@ test("any field replaced by nonsense gives a manifest error or is not relied on,
   assert.ok(refused > 300, `${refused}`);
 });
 
+const sleep = async () => {};
 const answer = (body, init) => async () => new Response(body, init);
 
 test("fetching: where the manifest is read from, and every way it can fail", async () => {
@@ -97,15 +98,43 @@ test("fetching: where the manifest is read from, and every way it can fail", asy
   assert.equal((await fetchManifest(BASE, good)).name, "small");
   assert.deepEqual(seen, [`${BASE}manifest.json`]);
   await assert.rejects(fetchManifest(BASE, answer("", { status: 404 })), { code: "manifest", message: /404/ });
-  await assert.rejects(fetchManifest(BASE, answer("", { status: 503 })), { code: "network", message: /503/ });
+  await assert.rejects(fetchManifest(BASE, answer("", { status: 503 }), { sleep }), { code: "network", message: /503/ });
   await assert.rejects(fetchManifest(BASE, answer("<html>")), { code: "manifest", message: /not JSON/ });
   await assert.rejects(fetchManifest(BASE, answer("{}")), { code: "manifest", message: /schema_version/ });
   await assert.rejects(
-    fetchManifest(BASE, async () => Promise.reject(new TypeError("Failed to fetch"))),
-    { code: "network" },
+    fetchManifest(BASE, async () => Promise.reject(new TypeError("Failed to fetch")), { sleep }),
+    { code: "network", message: /5 attempts.*Failed to fetch/ },
   );
   await assert.rejects(
     fetchManifest(BASE, async () => Promise.reject(new DOMException("", "AbortError"))),
     { code: "aborted" },
   );
+});
+
+test("fetching: a busy server, a cut and silence are tried again, with growing waits; a slow one is waited for", async () => {
+  const text = new TextEncoder().encode(JSON.stringify(smallArtifact().manifest));
+  const waits = [];
+  let count = 0;
+  const faulty = async (_url, { signal }) => {
+    count += 1;
+    if (count === 1) return new Response("", { status: 503 });
+    if (count === 2) return cutResponse(text.subarray(0, 100));
+    if (count === 3) return await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    // It takes longer than the silence that counts as a failure, but is never silent for so long.
+    const parts = [0, 1, 2, 3, 4].map((i) => text.subarray(i * 400, i < 4 ? (i + 1) * 400 : undefined));
+    return new Response(
+      new ReadableStream({
+        async pull(controller) {
+          await new Promise((resolve) => setTimeout(resolve, 250));
+          const part = parts.shift();
+          if (part) controller.enqueue(part);
+          else controller.close();
+        },
+      }),
+    );
+  };
+  const found = await fetchManifest(BASE, faulty, { stallMs: 1000, sleep: async (ms) => void waits.push(ms) });
+  assert.equal(found.name, "small");
+  assert.equal(count, 4);
+  assert.ok(waits[0] >= 250 && waits[2] >= 1000 && waits[2] <= 2000, `${waits}`);
 });

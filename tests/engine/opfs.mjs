@@ -36,6 +36,7 @@ class FakeFile {
       read(target, { at }) {
         check();
         disk.reads += 1;
+        disk.onRead?.(content);
         const part = content.bytes.subarray(at, at + target.length);
         target.set(part);
         return part.length;
@@ -118,6 +119,7 @@ export class FakeStorage {
   quota = Infinity;
   reads = 0;
   onWrite = null;
+  onRead = null;
   root = new FakeDirectory(this);
 
   used() {

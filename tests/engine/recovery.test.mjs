@@ -180,6 +180,14 @@ test("three losses in a row end with one error, and so does every later request"
   assert.deepEqual(events, ["gpu-reset", "gpu-resumed", "gpu-reset", "gpu-resumed", "gpu-reset"]);
 });
 
+test("losses with short answers between them are not in a row", async () => {
+  const short = { max_tokens: 4 };
+  const { completions, opened } = world((kind, count) => (kind === "decode" && count % 5 === 1 ? "reject" : undefined));
+  const expected = (await world().completions.create(ask(1, short))).choices[0].message.content;
+  for (let i = 0; i < 5; i++) assert.equal((await completions.create(ask(1, short))).choices[0].message.content, expected);
+  assert.equal(opened.length, 6);
+});
+
 test("a model that cannot be opened again says why", async () => {
   const { completions } = world([{ kind: "decode", at: 3, how: "reject" }], {
     open: async () => {

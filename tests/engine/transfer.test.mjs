@@ -65,6 +65,18 @@ for (const memory of [false, true]) {
   });
 }
 
+test("a file that is sent compressed is gone on with in its own bytes", async () => {
+  const gzip = { headers: { ETag: '"abc-gzip"', "Content-Encoding": "gzip" } };
+  const { run, requests, counted } = await set((_path, count) => (count === 1 ? cutResponse(content.subarray(0, 300), gzip) : undefined));
+  await run();
+  assert.deepEqual(requests.map(({ Range, "If-Range": condition }) => [Range, condition]), [[undefined, undefined], ["bytes=300-", undefined]]);
+  assert.deepEqual(counted, { network: 1000, cache: 0, lost: 0 });
+  const part = { status: 206, headers: { "Content-Range": "bytes 300-999/1000", "Content-Encoding": "gzip" } };
+  const other = await set((_path, count) => (count > 2 ? undefined : cutResponse(content.subarray(0, 300), count === 1 ? gzip : part)));
+  await other.run();
+  assert.deepEqual(other.requests.map(({ Range }) => Range), [undefined, "bytes=300-", undefined], "a compressed part is of no use");
+});
+
 test("a closed tab or a killed browser: the next visit goes on inside the file", async () => {
   const faults = (_path, count) => (count === 1 ? cutResponse(content.subarray(0, 600), whole) : new Promise(() => {}));
   const first = await set(faults, { stallMs: 500, attempts: 2 });
@@ -200,11 +212,15 @@ test("waits grow, with jitter, up to 8 s", () => {
   assert.deepEqual([1, 10].map((failures) => backoff(failures, () => 0)), [250, 4000]);
 });
 
-/** Runs a network with a rate for each number of connections through the control for `seconds`. */
+/** Runs a network with a rate for each number of connections through the control for `seconds`, and for more with `again`. */
 function settle(rateAt, seconds = 30, options = {}) {
   let now = 0;
   const control = new Parallelism({ ...options, now: () => now });
-  for (; now < seconds * 1000; now += 100) control.arrived((rateAt(control.limit) * 100) / 1000);
+  control.again = (more) => {
+    for (const end = now + more * 1000; now < end; now += 100) control.arrived((rateAt(control.limit) * 100) / 1000);
+    return control.limit;
+  };
+  control.again(seconds);
   return control;
 }
 
@@ -214,10 +230,14 @@ test("connections: more while that is faster, at most 8; one too many is taken b
   assert.equal(settle(() => 10e6).limit, 2);
 });
 
-test("connections: failures halve them, and they stay so", () => {
+test("connections: failures halve them, and when none has come for a while more are tried again", () => {
   const control = settle((limit) => limit * 10e6);
   control.failed();
   assert.equal(control.limit, 4);
   for (let i = 0; i < 5; i++) control.failed();
   assert.equal(control.limit, 2);
+  assert.equal(control.again(20), 2);
+  control.failed();
+  assert.equal(control.again(29), 2);
+  assert.equal(control.again(30), 8);
 });

@@ -91,7 +91,7 @@ def test_an_artifact_that_changes_midway_is_never_mixed(tab: Tab, proxy: FaultPr
         asked = [path.split("/")[-1].split(".")[0] for path in proxy.paths(".bin")]
         assert sorted(asked) == [f"shard{i}" for i in missing]
         markers = [name for name in tab.stored() if name.endswith(".ok")]
-        assert len(markers) == artifact.SHARDS + 1, "the old shard is gone; the tokenizer is there too"
+        assert len(markers) == artifact.SHARDS + 2, "the old shard is gone; tokenizer and wasm are there too"
     finally:
         artifact.write(models, "noise")
 

@@ -5,7 +5,6 @@ import { FileStore } from "/static/engine/file_store.js";
 import { requestDevice } from "/static/engine/gpu.js";
 import { startLoading } from "/static/engine/loader.js";
 import { fetchManifest } from "/static/engine/manifest_fetch.js";
-import { fileAt } from "/static/engine/manifest.js";
 import { sha256 } from "/static/engine/sha256.js";
 import { ShardSource } from "/static/engine/shard_source.js";
 import { transfersInWorkers } from "/static/engine/transfer_pool.js";
@@ -23,7 +22,7 @@ async function load(url, report) {
   );
   const source = new ShardSource({ manifest, baseUrl: url, fetch: get, store, transfers: transfersInWorkers(url) });
   await source.open();
-  await source.file(fileAt(manifest, manifest.tokenizer));
+  for (const file of manifest.files) if (file.role !== "shard") await source.file(file);
   let progress = null;
   const started = performance.now();
   await startLoading({
