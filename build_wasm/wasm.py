@@ -20,7 +20,8 @@ from build_wasm.errors import BuildError
 from build_wasm.kernels import PASS_OPTIONS
 from build_wasm.runtime.build import link
 
-MAX_WORKGROUP_BYTES = 32768
+# What every WebGPU device has: its default limits
+MAX_WORKGROUP_BYTES = 16384
 MAX_INVOCATIONS = 256
 MAX_STORAGE_BUFFERS = 8
 HOST = {"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm", "vector-width": 128}
@@ -55,7 +56,7 @@ def export_wasm(
 ) -> dict[str, str]:
     """Compiles `mod` to the WebAssembly file `out`; returns kernel name -> WGSL source.
 
-    Raises BuildError, naming the kernel, when one uses more than every WebGPU device has (32,768 bytes of workgroup
+    Raises BuildError, naming the kernel, when one uses more than every WebGPU device has (16,384 bytes of workgroup
     storage, 256 invocations, 8 storage buffers), or when host code calls one that is not in the device module.
     """
     report("Compiling the kernels")

@@ -252,6 +252,8 @@ def matvec(
         x_at=lambda row, v: matrix.x_vector(v), fold=fold,
     )  # fmt: skip
     copies = -(-vectors // THREADS)
+    # Before x is there, its place serves the norms' sums: with K up to 2912 the kernel keeps within 16 KiB.
+    x_vectors = max(vectors, THREADS) if norm and not fold else vectors
     products = Products(format_, tile.lanes, tile.width, fold)
     start, run = products.start, products.run
     write = products.store_geglu(geglu_for) if geglu_for else products.store(softcap)
@@ -296,19 +298,18 @@ def matvec(
                         )  # fmt: skip
                     else:
                         start(W, S, w, words, at, n32, matrix.chunks, rows32, bx, tx)
-                        x = T.alloc_buffer((vectors,), "float32x4", scope="shared")
+                        x = T.alloc_buffer((x_vectors,), "float32x4", scope="shared")
                         if norm:
                             own = T.alloc_buffer((copies,), "float32x4", scope="local")
                             added = T.alloc_buffer((copies,), "float32x4", scope="local")
                             weights = T.alloc_buffer((copies,), "float32x4", scope="local")
                             joined = T.alloc_buffer((1,), "float32x4", scope="local")
-                            scratch = T.alloc_buffer((products.waiting,), "float32x4", scope="shared")
                             partial = T.alloc_buffer((partial_sums(THREADS, fold),), "float32x4", scope="shared")
                             X2 = T.decl_buffer((1, vectors), "float32x4", data=X.data)
                             D2 = T.decl_buffer((1, vectors), "float32x4", data=D.data if delta else X.data)
                             H2 = T.decl_buffer((1, vectors), "float32x4", data=H.data)
                             apply(
-                                X2, D2, NORMS, H2, x, own, added, weights, value, joined, scratch, partial,
+                                X2, D2, NORMS, H2, x, own, added, weights, value, joined, x, partial,
                                 0, tx, bx == 0, post_row, scale_row, pre_row,
                             )  # fmt: skip
                         else:

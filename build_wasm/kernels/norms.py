@@ -63,7 +63,7 @@ def residual_norm(
 
     Both norms come from one reduction: with t = d * norms[post_row] and r = rms's factor of d, the sum of h'^2 is
     scale^2 * (sum h^2 + 2 r sum h t + r^2 sum t^2). own, added, weights: vec4 [steps], value: float [4], joined: vec4
-    [1], in registers; scratch, partial: vec4, and fold: see reduce_sum.
+    [1], in registers; scratch, partial: vec4, and fold: see reduce_sum. scratch may be x, if that is long enough.
     """
     vectors = K // 4
     steps = -(-vectors // threads)

@@ -94,7 +94,7 @@ def module_of(function: tvm.tirx.PrimFunc, extent: int = 32, inputs: int = 1) ->
     ("module", "complaint"),
     [
         (module_of(kernel(threads=257), 257), r"probe_kernel uses 257 invocations.*256"),
-        (module_of(kernel(threads=32, shared=8193)), r"probe_kernel uses 32772 bytes of workgroup storage.*32768"),
+        (module_of(kernel(threads=32, shared=4097)), r"probe_kernel uses 16388 bytes of workgroup storage.*16384"),
         (module_of(sum_of_eight(), 8, inputs=8), r"probe_kernel uses 9 storage buffers.*8"),
     ],
     ids=["invocations", "workgroup storage", "storage buffers"],
@@ -109,9 +109,9 @@ def test_a_kernel_that_takes_too_much_fails_the_build(tmp_path: Path, module: tv
 
 
 def test_a_kernel_at_the_limits_passes(tmp_path: Path) -> None:
-    kernels = export_wasm(module_of(kernel(threads=256, shared=8192), 256), web_target(), tmp_path / "model.wasm")
+    kernels = export_wasm(module_of(kernel(threads=256, shared=4096), 256), web_target(), tmp_path / "model.wasm")
     use = kernel_use("probe_kernel", kernels["probe_kernel"])
-    assert (use.workgroup_bytes, use.invocations, use.storage_buffers) == (32768, 256, 2)
+    assert (use.workgroup_bytes, use.invocations, use.storage_buffers) == (16384, 256, 2)
     assert (tmp_path / "model.wasm").read_bytes()[:4] == b"\0asm"
 
 

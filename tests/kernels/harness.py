@@ -91,18 +91,55 @@ def wgsl_of(function: Any) -> str:
     return str(library.mod.imports[0].inspect_source())
 
 
+# `threads`: of the workgroup; `size`: of a subgroup
+SHUFFLE = """
+var<workgroup> {name}_of : array<{kind}, {threads}>;
+fn {name}(own : {kind}, delta : u32, thread : u32) -> {kind} {{
+  workgroupBarrier();
+  {name}_of[thread] = own;
+  workgroupBarrier();
+  if (thread % {size}u + delta < {size}u) {{ return {name}_of[thread + delta]; }}
+  return {kind}(-12345.0f);
+}}
+"""
+
+
+def with_subgroups_of(size: int, wgsl: str) -> str:
+    """WGSL that runs without subgroups what it would do in subgroups of `size` threads: its shuffles go through
+    workgroup memory, and what one would bring from another subgroup is a wrong number."""
+    threads = int(re.findall(r"@workgroup_size\((\d+)", wgsl)[0])
+    kinds = dict(re.findall(r"var (\w+) : array<(.+), \d+>;", wgsl))
+    functions = {}
+
+    def call(match: re.Match[str]) -> str:
+        variable, delta = match.groups()
+        name = f"shuffled_{variable}"
+        functions[name] = SHUFFLE.format(name=name, kind=kinds[variable], threads=threads, size=size)
+        return f"{name}({variable}[0i], {delta}, threadIdx.x)"
+
+    body = re.sub(r"subgroupShuffleDown\((\w+)\[0i\], (\(\w+>>\w+\))\)", call, wgsl)
+    assert functions, "nothing is shuffled"
+    assert "subgroupShuffle" not in body
+    return body.replace("enable subgroups;", "") + "".join(functions.values())
+
+
 class Kernels:
     """Runs kernels on the page's device. Buffers go by their names in match_buffer, scalars by their parameters'."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    def run(self, function: Any, buffers: Arrays, scalars: Mapping[str, int] | None = None) -> dict[str, NDArray[Any]]:
+    def run(
+        self, function: Any, buffers: Arrays, scalars: Mapping[str, int] | None = None, *, emulated_subgroups: int = 0
+    ) -> dict[str, NDArray[Any]]:
         """Run once; return every buffer as it is afterwards, in the dtype and shape that it was given with.
 
         Symbolic extents are taken from the arrays' shapes; vector buffers (float32x4) take scalar arrays.
+        emulated_subgroups: threads of each subgroup, in place of the adapter's own.
         """
         wgsl = wgsl_of(function)
+        if emulated_subgroups:
+            wgsl = with_subgroups_of(emulated_subgroups, wgsl)
         symbols = dict(scalars or {})
         for parameter in function.params:
             if str(parameter.name) not in buffers:

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from build_wasm.gemma4 import CHUNKS
 from build_wasm.kernels.formats import Format, Matrix
-from build_wasm.kernels.matmul import Tiling, matmul, shape_numbers, sum_numbers, sum_parts, tiling
+from build_wasm.kernels.matmul import (
+    COLUMNS,
+    WORKGROUPS,
+    Tiling,
+    matmul,
+    shape_numbers,
+    sum_numbers,
+    sum_parts,
+    tiling,
+)
 from build_wasm.reference import gelu_tanh
 from tests.kernels.harness import Kernels
 from tests.kernels.packing import packed, random
@@ -24,8 +34,17 @@ def poison(size: int) -> NDArray[np.float32]:
     return np.full(size, np.nan, np.float32)
 
 
+# Of the chunks of 32, 128 and 512 that models are built with, and of the tests' 16
+TILES = [Tiling(16, 8, 1), Tiling(32, 8, 1), Tiling(64, 8, 1), Tiling(128, 4, 1)]
+
+
+def test_these_are_the_tiles_of_every_chunk() -> None:
+    matrix = Matrix(WORKGROUPS * COLUMNS, 1536, "q4")  # enough rows, so that K is whole
+    assert [tiling(matrix, chunk) for chunk in (16, *CHUNKS)] == TILES
+
+
 @pytest.mark.parametrize(
-    ("m", "tile"), [(16, Tiling(16, 8, 1)), (128, Tiling(64, 8, 1)), (256, Tiling(128, 4, 1)), (32, Tiling(16, 8, 2))]
+    ("m", "tile"), [*((2 * tile.rows, tile) for tile in TILES), (32, Tiling(32, 8, 2)), (128, Tiling(128, 4, 4))]
 )
 @pytest.mark.parametrize(
     ("rows", "columns", "format_"), [(96, 128, "q4"), (64, 320, "q4"), (32, 192, "bf16"), (130, 64, "f32")]
@@ -43,16 +62,17 @@ def test_product(kernels: Kernels, m: int, tile: Tiling, rows: int, columns: int
     np.testing.assert_allclose(result, x @ w.T, rtol=1e-4, atol=1e-3)
 
 
-def test_geglu(kernels: Kernels) -> None:
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: f"{tile.rows} rows")
+def test_geglu(kernels: Kernels, tile: Tiling) -> None:
     rng = np.random.default_rng(0)
-    w, weight, scales = packed(random(rng, 192, 64), "q4")
-    x = random(rng, 16, 64)
-    tile = Tiling(16, 8, 1)
+    w, weight, scales = packed(random(rng, 196, 64), "q4")
+    m = 2 * tile.rows
+    x = random(rng, m, 64)
     result = kernels.run(
         matmul("q4", tile, geglu=True),
-        {"X": x.ravel(), "W": weight.ravel(), "S": scales.ravel(), "OUT": poison(16 * 96)},
-        numbers(Matrix(192, 64, "q4"), tile, 16),
-    )["OUT"].reshape(16, 96)
+        {"X": x.ravel(), "W": weight.ravel(), "S": scales.ravel(), "OUT": poison(m * 98)},
+        numbers(Matrix(196, 64, "q4"), tile, m),
+    )["OUT"].reshape(m, 98)
     y = x @ w.T
     np.testing.assert_allclose(result, gelu_tanh(y[:, 0::2]) * y[:, 1::2], rtol=1e-4, atol=1e-3)
 

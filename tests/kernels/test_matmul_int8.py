@@ -62,10 +62,11 @@ def test_product_of_rounded_activations(kernels: Kernels, m: int, tile: Tiling, 
     assert (np.abs(result - wide @ w.T) <= bound).all()
 
 
-def test_geglu_of_rounded_activations(kernels: Kernels) -> None:
+@pytest.mark.parametrize("tile", [Tiling(64, 8, 1), Tiling(128, 4, 1)])
+def test_geglu_of_rounded_activations(kernels: Kernels, tile: Tiling) -> None:
     rng = np.random.default_rng(0)
     x, near = activations(rng, 128, 64, np.full(128, 0.005))
-    result, w = product(kernels, x, random(rng, 132, 64), Tiling(128, 4, 1), geglu=True)
+    result, w = product(kernels, x, random(rng, 132, 64), tile, geglu=True)
     y = near @ w.T
     np.testing.assert_allclose(result, gelu_tanh(y[:, 0::2]) * y[:, 1::2], rtol=1e-4, atol=1e-4)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from build_wasm.gemma4 import SUBGROUP_FOLD
 from build_wasm.kernels.formats import PER_CHUNK, Format, Matrix
 from build_wasm.kernels.matvec import Prologue, Tiling, matvec, ple_matvec, shape_numbers, tiling
 from build_wasm.kernels.norms import add_norm
@@ -32,10 +33,15 @@ def buffers(matrix: Matrix, weight: Any, scales: Any, h: Any, d: Any, norms: Any
     }  # fmt: skip
 
 
-FOLD = 4  # a software adapter's subgroups have four threads
+OWN_FOLD = 4  # a software adapter's subgroups have four threads
 
-# Without subgroups, and with them
-folds = pytest.mark.parametrize("fold", [0, FOLD])
+# Without subgroups, with the adapter's own, and as models are built
+folds = pytest.mark.parametrize("fold", [0, OWN_FOLD, SUBGROUP_FOLD])
+
+
+def emulated(fold: int) -> int:
+    """Threads of subgroups that the adapter has not."""
+    return fold if fold > OWN_FOLD else 0
 
 
 @pytest.mark.parametrize(
@@ -66,6 +72,7 @@ def test_product(
         matvec(None if prologue == "ready" else columns, format_, tile, prologue, fold=fold),
         buffers(matrix, weight, scales, given, given, unused, rows + 5),
         numbers(matrix, tile, offset=5),
+        emulated_subgroups=emulated(fold),
     )["OUT"]
     assert np.isnan(result[:5]).all()
     np.testing.assert_allclose(result[5:], (w @ x[0]), rtol=1e-4, atol=1e-4)
@@ -88,6 +95,7 @@ def test_norm_before_product(
         matvec(columns, format_, tile, "norm", delta=delta, scaled=scaled, normed=normed, eps=EPS, fold=fold),
         buffers(matrix, weight, scales, h, d, norms, 48),
         numbers(matrix, tile),
+        emulated_subgroups=emulated(fold),
     )
     stream = h + rms(d, norms[0], EPS) if delta else h
     stream = stream * norms[1, 0] if scaled else stream
@@ -107,6 +115,7 @@ def test_geglu_in_the_order_of_its_consumer(kernels: Kernels, fold: int) -> None
         matvec(64, "q4", tile, "natural", geglu_for="q4", fold=fold),
         buffers(matrix, weight, scales, x, x, x, 96),
         numbers(matrix, tile),
+        emulated_subgroups=emulated(fold),
     )["OUT"]
     y = w @ x[0]
     np.testing.assert_allclose(result, in_order_of(consumer, gelu_tanh(y[0::2]) * y[1::2]), rtol=1e-4, atol=1e-4)
@@ -123,6 +132,7 @@ def test_softcap(kernels: Kernels, fold: int) -> None:
         matvec(64, "q4", tile, "natural", softcap=30.0, fold=fold),
         buffers(matrix, weight, scales, x, x, x, 70),
         numbers(matrix, tile),
+        emulated_subgroups=emulated(fold),
     )["OUT"]
     np.testing.assert_allclose(result, 30 * np.tanh(w @ x[0] / 30), rtol=1e-4, atol=1e-4)
 
@@ -150,6 +160,7 @@ def test_per_layer_embedding_product(kernels: Kernels, format_: Literal["q4", "f
             "W": weight.ravel(), "S": scales.ravel(), "OUT": np.full(64, np.nan, np.float32),
         },
         {"layer": layer, "at": 1},
+        emulated_subgroups=emulated(fold),
     )["OUT"]  # fmt: skip
     embedding = (rms(ctx[:, layer * P : (layer + 1) * P], norm[0], EPS) + rows[token] * P**0.5) * 2**-0.5
     np.testing.assert_allclose(result, w @ (gelu_tanh(gate) * embedding)[0], rtol=2e-4, atol=2e-4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +17,7 @@ from build_wasm.checkpoint import Checkpoint
 from build_wasm.compile import compile_model
 from build_wasm.config import TextConfig
 from build_wasm.hub import Located
+from build_wasm.int8 import Int8
 from build_wasm.manifest import Quantization, Source
 from build_wasm.quantize import F32
 from build_wasm.reference import forward
@@ -81,9 +82,9 @@ class TinyModel:
         """What is created on the GPUDevice, by method, while `steps` tokens are decoded from position 0 on."""
         return dict(self._call("creations", steps))
 
-    def reference(self, ids: list[int]) -> F32:
-        """f32 [len(ids), V] of the numpy reference on the artifact's weights."""
-        return np.asarray(forward(self.config, self.weights, ids))
+    def reference(self, ids: list[int], inputs: Callable[[str, F32], F32] | None = None) -> F32:
+        """f32 [len(ids), V] of the numpy reference on the artifact's weights. inputs: see reference.forward."""
+        return np.asarray(forward(self.config, self.weights, ids, *([inputs] if inputs else [])))
 
 
 class TinyModels:
@@ -102,14 +103,16 @@ class TinyModels:
         quantization: Quantization = "none",
         *,
         chunks: tuple[int, ...] = SHORT_CHUNKS,
+        int8: Int8 = "gate",
         scaled: Mapping[str, float] | None = None,
         **changes: Any,
     ) -> TinyModel:
         """The model of tests/tiny.py's shape with fields of its config changed.
 
-        chunks: sizes of the prefill functions. scaled: tensor of the checkpoint -> a factor on it.
+        chunks: sizes of the prefill functions. int8: as for build_artifact. scaled: tensor of the checkpoint -> a
+        factor on it.
         """
-        name = "-".join([shape, quantization, *map(str, chunks), *changes])
+        name = "-".join([shape, quantization, *map(str, chunks), int8, *changes])
         if name not in self._made:
             longer = {"max_position_embeddings": CONTEXT}
             changed = {shape: tiny.SHAPES[shape] | longer | changes}
@@ -118,17 +121,21 @@ class TinyModels:
                 patch.dict(os.environ, {"WEBGEMMA_HOME": str(self.home)}),
                 patch.multiple(gemma4, CHUNKS=chunks, RING_SLACK=max(chunks), SUBGROUP_FOLD=SUBGROUP_FOLD),
             ):
-                self._made[name] = self._build(name, shape, quantization, scaled or {})
+                self._made[name] = self._build(name, shape, quantization, int8, scaled or {})
         return self._made[name]
 
-    def _build(self, name: str, shape: str, quantization: Quantization, scaled: Mapping[str, float]) -> TinyModel:
+    def _build(
+        self, name: str, shape: str, quantization: Quantization, int8: Int8, scaled: Mapping[str, float]
+    ) -> TinyModel:
         arrays = tiny.weights(shape)
         arrays |= {tensor: arrays[tensor] * np.float32(factor) for tensor, factor in scaled.items()}
         folder, models = self.folder / "checkpoints" / name, self.folder / "models"
 
         def build() -> None:
             located = Located(Checkpoint(tiny.write(folder, shape, arrays=arrays)), Source(model=name), name)
-            artifact.build_artifact(located, models, name=name, compile_model=compile_model, quantization=quantization)
+            artifact.build_artifact(
+                located, models, name=name, compile_model=compile_model, quantization=quantization, int8=int8
+            )
 
         with patch.object(artifact, "BUILDS", ("f32",)):  # the f16 build runs in no software adapter
             made_once(folder, build)

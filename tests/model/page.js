@@ -1,5 +1,6 @@
 // A compiled model in a page, without a worker around it: what the tests of model.js call.
 import { countCreations } from "/static/bench/allocations.js";
+import { choiceMemory } from "/static/engine/choice_memory.js";
 import { download } from "/static/engine/download.js";
 import { checkGolden } from "/static/engine/golden.js";
 import { requestDevice } from "/static/engine/gpu.js";
@@ -67,6 +68,29 @@ export async function logitsWithVariants(_, path, ids) {
   } finally {
     await model.dispose();
   }
+}
+
+/** Logits after the last of `ids`, by the model at `path` on a page that chose int8 wherever it is offered. */
+export async function logitsInInt8(_, path, ids) {
+  const url = new URL(path, location.href).href;
+  const { builds } = await fetchManifest(url, fetch);
+  const { device } = await requestDevice(builds, { force: "f32" });
+  const memory = choiceMemory(builds.f32.wasm, device.adapterInfo);
+  device.destroy();
+  const offered = builds.f32.variants.filter(({ needs }) => needs === "int8");
+  for (const { kernel, variant } of offered) await memory.keep(kernel, variant);
+  const model = await open(path, 1024, true);
+  try {
+    return { logits: await logitsAfter(model, ids), variants: model.stats().kernelVariants };
+  } finally {
+    await model.dispose();
+  }
+}
+
+/** The limits that the model's device was given. */
+export function deviceLimits(model) {
+  const { limits } = devices.get(model);
+  return Object.fromEntries(Object.keys(Object.getPrototypeOf(limits)).map((name) => [name, limits[name]]));
 }
 
 export const kernelVariants = (model) => model.stats().kernelVariants;

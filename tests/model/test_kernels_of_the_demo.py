@@ -50,7 +50,7 @@ def test_every_kernel_is_within_webgpus_limits_and_present(
     kernels = kernels_of(build, tmp_path / "demo.wasm")
     for name, source in kernels.items():
         use = kernel_use(name, source)
-        assert use.workgroup_bytes <= 32768, name
+        assert use.workgroup_bytes <= 16384, name
         assert use.invocations <= 256, name
         assert use.storage_buffers <= 8, name
     ((called, present),) = seen
