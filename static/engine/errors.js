@@ -71,3 +71,23 @@ export function isAbort(thrown) {
 export function throwIfAborted(signal) {
   if (signal?.aborted) throw new WebGemmaError("aborted", "The request was aborted.");
 }
+
+/**
+ * What `work` gives, unless the signal is aborted first; the work itself goes on.
+ *
+ * @template T
+ * @param {Promise<T>} work
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<T>}
+ * @throws {WebGemmaError} "aborted"
+ */
+export async function abortable(work, signal) {
+  if (!signal) return await work;
+  work.catch(() => {});
+  return await new Promise((resolve, reject) => {
+    const stop = () => reject(new WebGemmaError("aborted", "The request was aborted."));
+    signal.addEventListener("abort", stop, { once: true });
+    if (signal.aborted) stop();
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+  });
+}

@@ -73,7 +73,10 @@ export class Grammars {
       const what = format.type === "grammar" ? "response_format.grammar" : format.type === "tool_calls" ? "tools" : "the JSON schema";
       throw new WebGemmaError("bad-request", `The request is not valid: ${what} cannot be compiled: ${reason}.`, "", { cause: error });
     }
-    const matcher = await GrammarMatcher.createGrammarMatcher(compiled);
+    const matcher = await GrammarMatcher.createGrammarMatcher(compiled).catch((error) => {
+      compiled.dispose();
+      throw error;
+    });
     const never = this.#forbidden(format.type);
     return {
       mask: async () => {
@@ -167,6 +170,23 @@ export async function callsOr(callStart, calls, form) {
     },
     dispose: () => both.forEach((constraint) => constraint.dispose()),
   };
+}
+
+/**
+ * @param {Constraint} constraint
+ * @param {readonly number[]} ids  what was written of the answer before
+ * @returns {Constraint} for the rest of it
+ * @throws {WebGemmaError} "bad-request" if the answer cannot begin so
+ */
+export function goneOn(constraint, ids) {
+  try {
+    for (const id of ids) constraint.accept(id);
+    return constraint;
+  } catch (error) {
+    constraint.dispose();
+    const form = "what response_format or tool_choice asks for does not begin with the last message's text";
+    throw new WebGemmaError("bad-request", `The request is not valid: continue_final_message: ${form}.`, "", { cause: error });
+  }
 }
 
 /** xgrammar's indent for no line ends. */

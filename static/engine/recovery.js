@@ -3,7 +3,7 @@
 /** @import { Entry } from "./journal.js" */
 /** @import { KvCopy } from "./kv_copies.js" */
 /** @import { EngineEvent } from "./protocol.js" */
-import { WebGemmaError, isAbort, throwIfAborted } from "./errors.js";
+import { WebGemmaError, abortable, isAbort, throwIfAborted } from "./errors.js";
 import { Journal } from "./journal.js";
 
 /**
@@ -262,20 +262,4 @@ export async function close({ model, watch }) {
     // A lost device has nothing left to free.
   }
   watch.device.destroy();
-}
-
-/**
- * @template T
- * @param {Promise<T>} work
- * @param {AbortSignal} [signal]
- * @returns {Promise<T>}
- */
-async function abortable(work, signal) {
-  if (!signal) return await work;
-  work.catch(() => {});
-  return await new Promise((resolve, reject) => {
-    const stop = () => reject(new WebGemmaError("aborted", "The request was aborted."));
-    signal.addEventListener("abort", stop, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
-  });
 }
