@@ -6,7 +6,7 @@ import { fit } from "../../static/engine/context_window.js";
 import { ChunkStream } from "../../static/engine/chunk_stream.js";
 import { uniforms } from "../../static/engine/random.js";
 import { TokenChoice } from "../../static/engine/token_choice.js";
-import { END_OF_TURN, FakeModel, collect, completionsOver, grammarsOf, says, tokenizer } from "./helpers.mjs";
+import { END_OF_TURN, FakeModel, collect, completionsOver, grammarsOf, loadXgrammar, says, tokenizer } from "./helpers.mjs";
 
 const VOCAB = 16384;
 const encode = (text) => tokenizer.encodeText(text);
@@ -283,5 +283,29 @@ test("a long conversation is fitted without encoding it once for each turn that 
     assert.deepEqual(dropped, Array.from({ length: 2 * turns }, (_, i) => i + 1));
     assert.equal(ids.length, messages.length - dropped.length);
     assert.ok(encoded <= 10, `${encoded}`);
+  }
+});
+
+test("compiled grammars are kept for the next request, but not all of them for ever", async () => {
+  const { CompiledGrammar, GrammarCompiler } = await loadXgrammar();
+  const counts = { made: 0, freed: 0 };
+  const { compileGrammar } = GrammarCompiler.prototype;
+  const { dispose } = CompiledGrammar.prototype;
+  GrammarCompiler.prototype.compileGrammar = function (...parts) {
+    counts.made += 1;
+    return compileGrammar.apply(this, parts);
+  };
+  CompiledGrammar.prototype.dispose = function () {
+    counts.freed += 1;
+    dispose.call(this);
+  };
+  try {
+    const grammars = grammarsOf();
+    for (const i of [...Array(20).keys(), 19, 19, 5]) (await grammars.constraint({ type: "grammar", grammar: `root ::= "${i}"` })).dispose();
+    await until(() => counts.freed === 4);
+    assert.equal(counts.made, 20, "the last sixteen were still there");
+  } finally {
+    Object.assign(GrammarCompiler.prototype, { compileGrammar });
+    Object.assign(CompiledGrammar.prototype, { dispose });
   }
 });
