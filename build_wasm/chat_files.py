@@ -86,7 +86,7 @@ def _template(checkpoint: CheckpointFiles) -> str:
 
 
 def _sampling(generation: dict[str, Any]) -> Sampling:
-    values = {key: generation[key] for key in ("temperature", "top_k", "top_p") if generation.get(key) is not None}
+    values = {key: generation[key] for key in Sampling.model_fields if generation.get(key) is not None}
     if generation.get("do_sample") is False:
         values["temperature"] = 0.0
     try:

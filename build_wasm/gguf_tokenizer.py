@@ -17,7 +17,13 @@ CONTROL_FORM = re.compile(r'<\|["\w]+\|?>|<["\w]+\|>')
 # Ends of an answer that have no metadata of their own, by their text; see llama.cpp's end-of-generation tokens.
 STOPS = ("<eos>", "<turn|>", "<|tool_response>")
 ESCAPED_SPACE = chr(ord(" ") + 256)  # how GGUF writes a space inside one half of a merge
-SAMPLING = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p"}
+SAMPLING = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repetition_penalty",
+}
 
 
 def chat_files_of(file: GgufFile) -> dict[str, str]:

@@ -203,6 +203,10 @@ class Sampling(Strict):
     temperature: Annotated[float, Field(ge=0)] = 1.0
     top_k: Count = 64
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
 
 
 class Manifest(Strict):

@@ -105,7 +105,11 @@ export class Session {
       phase: "ready",
       title: title || model,
       demo,
-      defaults: { temperature: sampling.temperature, topK: sampling.top_k, topP: sampling.top_p },
+      defaults: {
+        ...{ temperature: sampling.temperature, topK: sampling.top_k, topP: sampling.top_p, minP: sampling.min_p ?? 0 },
+        repetitionPenalty: sampling.repetition_penalty ?? 1,
+        ...{ frequencyPenalty: sampling.frequency_penalty ?? 0, presencePenalty: sampling.presence_penalty ?? 0 },
+      },
       canThink: await canThink(engine),
     });
   }

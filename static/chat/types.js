@@ -90,7 +90,8 @@
  * @property {number | null} thinkingBudget  tokens; null: as many as it takes
  * @property {"drop_oldest" | "error"} overflow  at the end of the context
  *
- * @typedef {{ temperature: number, topK: number, topP: number }} SamplingDefaults  of the loaded model
+ * @typedef {{ temperature: number, topK: number, topP: number, minP: number, repetitionPenalty: number, frequencyPenalty: number,
+ *   presencePenalty: number }} SamplingDefaults  of the loaded model
  *
  * @typedef {object} EngineFacts  where and how the model runs, for the line under an answer
  * @property {string} adapter
@@ -143,7 +144,7 @@
  *
  * @typedef {object} EngineLike  the part of the engine's API that the page uses
  * @property {{ completions: { create(request: ChatRequest): Promise<AsyncIterable<ChatChunk>> } }} chat
- * @property {{ name: string, title: string, demo: boolean, sampling: { temperature: number, top_k: number, top_p: number } }} manifest
+ * @property {{ name: string, title: string, demo: boolean, sampling: import("../engine/manifest.js").SamplingDefaults }} manifest
  * @property {(messages: ChatMessage[], options?: { thinking?: RequestSettings["thinking"] }) => Promise<ContextUsage>} measureContextUsage
  * @property {(text: string) => Promise<number[]>} tokenize
  * @property {() => Record<string, unknown> | Promise<Record<string, unknown>>} stats

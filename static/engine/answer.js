@@ -7,7 +7,7 @@
 /** @import { TokenLogprobs } from "./token_choice.js" */
 /** @import { Tokenizer } from "./tokenizer.js" */
 import { AnswerParser } from "./answer_parser.js";
-import { WebGemmaError, isAbort, throwIfAborted } from "./errors.js";
+import { WebGemmaError, abortable, isAbort, throwIfAborted } from "./errors.js";
 import { StopScanner } from "./stop_strings.js";
 
 /**
@@ -40,7 +40,7 @@ import { StopScanner } from "./stop_strings.js";
  * @property {number[]} prompt
  * @property {CheckedRequest} request
  * @property {number} seed
- * @property {() => Promise<Constraint> | null} constrain  called before the prompt is read, so that it compiles meanwhile
+ * @property {(() => Promise<Constraint>) | null} constrain  called while the prompt is read, so that it compiles meanwhile
  * @property {ReadonlySet<number>} stopIds
  * @property {number} context  tokens
  * @property {() => number} now  milliseconds
@@ -67,6 +67,8 @@ export class Answer {
   #finished = null;
   #cached = 0;
   #times = { start: 0, first: 0, last: 0 };
+  /** What the model was asked to do last: after an abort it is still at it. @type {Promise<unknown>} */
+  #underWay = Promise.resolve();
 
   /** @param {AnswerParts} parts */
   constructor(parts) {
@@ -84,26 +86,25 @@ export class Answer {
    */
   async *write() {
     const { cache, signal } = this.#parts;
-    /** @type {Constraint | null} */
-    let constraint = null;
-    const compiling = this.#parts.constrain();
-    compiling?.catch(() => {}); // awaited below
+    this.#times.start = this.#parts.now();
+    const reading = this.#prefill();
+    const compiling = this.#compile(reading);
+    compiling.catch(() => {}); // awaited below
     try {
-      this.#times.start = this.#parts.now();
-      await this.#prefill();
+      await reading;
       yield { type: "prefilled" };
-      constraint = await compiling;
+      const constraint = await abortable(compiling, signal);
       yield* this.#begin(constraint !== null);
       while (this.#finished === null) yield* this.#segment(constraint);
     } catch (error) {
       if (!signal?.aborted || !isAbort(error)) {
-        // What the model says badly is written well.
-        if (!(error instanceof WebGemmaError && error.code === "malformed-tool-call")) cache.lose();
+        if (!leavesCache(error)) cache.lose();
         throw error;
       }
       this.#finished = "abort";
     } finally {
-      constraint?.dispose();
+      // Also where nobody waited for it.
+      compiling.then((constraint) => constraint?.dispose(), () => {});
     }
     if (this.#finished === "stop") this.#parser.checkEnded();
     for (const part of this.#scanner.stopped ? [] : this.#parser.end()) yield* this.#say(part);
@@ -113,25 +114,76 @@ export class Answer {
     yield { type: "end", finishReason: this.#finished ?? "stop", counts: this.#counts() };
   }
 
+  /** Fulfilled when the model is done with this answer: an answer that was aborted ends before. */
+  async settled() {
+    try {
+      await this.#underWay;
+    } catch (error) {
+      if (!isAbort(error)) this.#parts.cache.lose();
+    }
+  }
+
+  /**
+   * Waits for the model, but not after an abort.
+   *
+   * @template T
+   * @param {Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  async #wait(work) {
+    this.#underWay = work;
+    return await abortable(work, this.#parts.signal);
+  }
+
   async #prefill() {
     const { model, cache, prompt, signal } = this.#parts;
     const last = prompt.length - 1;
     throwIfAborted(signal);
     this.#cached = await cache.begin(prompt);
-    if (this.#cached < last) await model.prefill(prompt.slice(this.#cached, last), this.#cached, signal);
+    throwIfAborted(signal);
+    if (this.#cached < last) await this.#wait(model.prefill(prompt.slice(this.#cached, last), this.#cached, signal));
     cache.prefilled(prompt);
     throwIfAborted(signal);
   }
 
   /**
-   * Where the answer has a form, thoughts are begun for the model: a form starts right after them.
+   * Compiling takes this thread: the first of the prompt, for which a turn of the event loop is enough, is the GPU's before.
+   *
+   * @param {Promise<void>} reading
+   * @returns {Promise<Constraint | null>}
+   */
+  async #compile(reading) {
+    const { constrain, signal } = this.#parts;
+    if (!constrain) return null;
+    await Promise.race([reading, new Promise((resolve) => setTimeout(resolve))]);
+    throwIfAborted(signal);
+    return await constrain();
+  }
+
+  /**
+   * Where the answer has a form, thoughts are begun for the model: a form starts right after them. An answer that is gone on with
+   * has its thoughts behind it.
    *
    * @param {boolean} constrained
    */
   async *#begin(constrained) {
-    const open = this.#parts.tokenizer.idOf("<|channel>");
-    if (!constrained || !this.#parts.request.thinking || open === undefined) return;
+    const { tokenizer, request } = this.#parts;
+    const open = tokenizer.idOf("<|channel>");
+    if (!constrained || !request.thinking || request.continued || open === undefined) return;
     yield* this.#force(open);
+  }
+
+  /**
+   * @param {boolean} formed  whether the answer has a form
+   * @returns {number[]} tokens that may not come now: where a form follows, thoughts end with their own token and not with the
+   *   answer or a call; and where their budget is spent, no more begin
+   */
+  #forbidden(formed) {
+    const { tokenizer, request, stopIds } = this.#parts;
+    const idOf = (/** @type {string} */ token) => tokenizer.idOf(token) ?? [];
+    if (this.#parser.thinking) return formed ? [...stopIds, idOf("<|tool_call>")].flat() : [];
+    const spent = this.#parser.reasoningTokens >= (request.thinking?.budget ?? Infinity);
+    return spent ? [idOf("<|channel>")].flat() : [];
   }
 
   /**
@@ -141,7 +193,7 @@ export class Answer {
    * @returns {AsyncGenerator<AnswerEvent, void, void>}
    */
   async *#segment(constraint) {
-    const { model, cache, request, stopIds, seed, signal, prompt } = this.#parts;
+    const { model, request, seed, signal, prompt } = this.#parts;
     const constrained = constraint !== null && !this.#parser.thinking;
     const count = this.#generated.length;
     const tokens = model.generate({
@@ -153,31 +205,23 @@ export class Answer {
       signal,
       prompt,
       generated: this.#generated.slice(),
-      ...(constrained ? { constraint } : {}),
+      ...(constrained ? { constraint } : { forbidden: this.#forbidden(constraint !== null) }),
       ...(request.topLogprobs === null ? {} : { onLogprobs: (entry) => (this.#next = entry) }),
     });
-    for await (const id of tokens) {
-      cache.push(this.#newest);
-      this.#newest = id;
-      this.#position += 1;
-      this.#times.last = this.#parts.now();
-      this.#times.first ||= this.#times.last;
-      if (constrained) constraint.accept(id);
-      if (stopIds.has(id)) {
-        this.#finished = "stop";
-        return;
+    try {
+      for (;;) {
+        const { done, value: id } = await this.#wait(tokens.next());
+        if (done) break;
+        yield* this.#take(id, constrained ? constraint : null);
+        if (this.#finished !== null) return;
+        if (this.#parser.thinking && this.#parser.reasoningTokens >= (request.thinking?.budget ?? Infinity)) break;
+        if (constraint !== null && !constrained && !this.#parser.thinking) return;
       }
-      this.#generated.push(id);
-      const parts = this.#parser.push(id);
-      const said = !this.#parser.thinking && !this.#parser.calling && !this.#parts.tokenizer.specialIds.has(id);
-      if (this.#next && said) this.#logprobs.push(this.#next);
-      for (const part of parts) yield* this.#say(part);
-      if (this.#scanner.stopped || (this.#calls > 0 && !request.parallelCalls)) this.#finished = "stop";
-      else if (signal?.aborted) this.#finished = "abort";
-      else if (this.#generated.length >= this.#limit) this.#finished = "length";
-      if (this.#finished !== null) return;
-      if (this.#parser.thinking && this.#parser.reasoningTokens >= (request.thinking?.budget ?? Infinity)) break;
-      if (constraint !== null && !constrained && !this.#parser.thinking) return;
+    } finally {
+      // The model ends the step that it is in first.
+      this.#underWay = Promise.all([this.#underWay, tokens.return()]);
+      this.#underWay.catch(() => {}); // awaited here or in settled()
+      if (!signal?.aborted) await this.#underWay;
     }
     if (this.#parser.thinking && this.#generated.length > count) {
       yield* this.#force(/** @type {number} */ (this.#parts.tokenizer.idOf("<channel|>")));
@@ -189,6 +233,35 @@ export class Answer {
   }
 
   /**
+   * The token that came.
+   *
+   * @param {number} id
+   * @param {Constraint | null} constraint
+   * @returns {AsyncGenerator<AnswerEvent, void, void>}
+   */
+  async *#take(id, constraint) {
+    const { cache, request, stopIds, signal, now, tokenizer } = this.#parts;
+    cache.push(this.#newest);
+    this.#newest = id;
+    this.#position += 1;
+    this.#times.first ||= now();
+    constraint?.accept(id);
+    if (stopIds.has(id)) {
+      this.#finished = "stop";
+      return;
+    }
+    this.#times.last = now();
+    this.#generated.push(id);
+    const parts = this.#parser.push(id);
+    const said = !this.#parser.thinking && !this.#parser.calling && !tokenizer.specialIds.has(id);
+    if (this.#next && said) this.#logprobs.push(this.#next);
+    for (const part of parts) yield* this.#say(part);
+    if (this.#scanner.stopped || (this.#calls > 0 && !request.parallelCalls)) this.#finished = "stop";
+    else if (signal?.aborted) this.#finished = "abort";
+    else if (this.#generated.length >= this.#limit) this.#finished = "length";
+  }
+
+  /**
    * Makes `id` the newest token, whatever the model would have chosen.
    *
    * @param {number} id
@@ -196,7 +269,7 @@ export class Answer {
    */
   async *#force(id) {
     const { model, cache, signal } = this.#parts;
-    await model.prefill([this.#newest], this.#position, signal);
+    await this.#wait(model.prefill([this.#newest], this.#position, signal));
     cache.push(this.#newest);
     this.#newest = id;
     this.#position += 1;
@@ -238,7 +311,16 @@ export class Answer {
       completion: this.#generated.length,
       reasoning: this.#parser.reasoningTokens,
       prefillMs: Math.max(0, first - start),
-      decodeMs: last - first,
+      decodeMs: Math.max(0, last - first),
     };
   }
+}
+
+/**
+ * @param {unknown} error
+ * @returns {boolean} whether what the model computed is right nevertheless: what it says badly is written well, and a form that
+ *   cannot be compiled was not used
+ */
+function leavesCache(error) {
+  return error instanceof WebGemmaError && (error.code === "malformed-tool-call" || error.code === "bad-request");
 }

@@ -7,8 +7,8 @@
 export class ChunkStream {
   /** @type {T[]} */
   #items = [];
-  /** @type {(() => void) | null} */
-  #wake = null;
+  /** Those who wait for an item, or the end. @type {(() => void)[]} */
+  #waiting = [];
   #ended = false;
   /** @type {unknown} */
   #error = null;
@@ -35,14 +35,13 @@ export class ChunkStream {
   }
 
   #notify() {
-    this.#wake?.();
-    this.#wake = null;
+    for (const wake of this.#waiting.splice(0)) wake();
   }
 
   /** @returns {Promise<IteratorResult<T, undefined>>} */
   async next() {
     while (this.#items.length === 0 && !this.#ended) {
-      await new Promise((resolve) => (this.#wake = () => resolve(undefined)));
+      await new Promise((resolve) => this.#waiting.push(() => resolve(undefined)));
     }
     if (this.#items.length > 0) return { done: false, value: /** @type {T} */ (this.#items.shift()) };
     const error = this.#error;

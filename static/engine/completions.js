@@ -1,5 +1,6 @@
 /** @import { ModelLike } from "./answer.js" */
 /** @import { ChatTemplate } from "./chat_template.js" */
+/** @import { Constraint } from "./grammar.js" */
 /** @import { Manifest } from "./manifest.js" */
 /** @import { ChatCompletion, ChatCompletionChunk, IndexedEvent, Usage } from "./openai_shapes.js" */
 /** @import { ChatRequest, CheckedRequest } from "./request.js" */
@@ -8,12 +9,13 @@
 import { Answer } from "./answer.js";
 import { fit, tooLong } from "./context_window.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
-import { Grammars, callsOr } from "./grammar.js";
+import { Grammars, callsOr, goneOn } from "./grammar.js";
 import { Lock } from "./lock.js";
 import { chunks, whole } from "./openai_shapes.js";
 import { PrefixCache } from "./prefix_cache.js";
 import { bad } from "./request_fields.js";
 import { checkRequest } from "./request.js";
+import { textOf } from "./request_messages.js";
 import { callGrammar } from "./tool_grammar.js";
 
 /**
@@ -212,34 +214,41 @@ export class Completions {
   async *#answers(prompt, request, signal) {
     /** @type {(() => void) | null} */
     let release = null;
+    /** @type {Answer | null} */
+    let answer = null;
     try {
       release = await this.#lock.acquire(signal).catch((error) => {
         if (!signal?.aborted) throw error;
         return null; // aborted in the queue: the answer finds the signal aborted, and ends
       });
       for (let index = 0; index < request.n; index++) {
-        const answer = new Answer({
+        answer = new Answer({
           ...{ model: this.#model, cache: this.#cache, tokenizer: this.#tokenizer, stopIds: this.#stopIds },
           ...{ context: this.#context, now: this.#now, prompt, request, signal },
           seed: (request.sampling.seed + index) >>> 0,
-          constrain: () => this.#constrain(request),
+          constrain: isFormed(request) ? () => this.#constrain(request) : null,
         });
         for await (const event of answer.write()) yield { index, event };
         if (signal?.aborted) return;
       }
     } finally {
-      release?.();
+      // An answer that was aborted has ended; the next one waits until the model has, too.
+      if (release) void (answer?.settled() ?? Promise.resolve()).then(release);
     }
   }
 
-  /** @param {CheckedRequest} request */
-  #constrain({ format, tools, mustCall, parallelCalls }) {
+  /**
+   * @param {CheckedRequest} request  isFormed
+   * @returns {Promise<Constraint>}
+   */
+  async #constrain({ messages, continued, format, tools, mustCall, parallelCalls }) {
+    const callable = mustCall.length > 0 ? mustCall : tools;
+    const grammar = callable.length > 0 ? callGrammar(callable, { parallel: parallelCalls }) : null;
     const form = format && mustCall.length === 0 ? this.#grammars.constraint(format) : null;
-    const callable = mustCall.length > 0 || !form ? mustCall : tools;
-    if (callable.length === 0) return form;
-    const grammar = callGrammar(callable, { parallel: parallelCalls });
-    const calls = this.#grammars.constraint({ type: "tool_calls", grammar });
-    return form ? callsOr(/** @type {number} */ (this.#tokenizer.idOf("<|tool_call>")), calls, form) : calls;
+    const calls = grammar === null ? null : this.#grammars.constraint({ type: "tool_calls", grammar });
+    const callStart = /** @type {number} */ (this.#tokenizer.idOf("<|tool_call>"));
+    const constraint = await (form && calls ? callsOr(callStart, calls, form) : /** @type {Promise<Constraint>} */ (form ?? calls));
+    return continued ? goneOn(constraint, this.#tokenizer.encodeText(textOf(messages.at(-1)?.content ?? "").trimStart())) : constraint;
   }
 
   /**
@@ -249,8 +258,8 @@ export class Completions {
    * @param {CheckedRequest} request
    * @returns {Promise<AsyncGenerator<IndexedEvent, void, void>>}
    */
-  async #started(events, { format, mustCall }) {
-    if (!format && mustCall.length === 0) return events;
+  async #started(events, request) {
+    if (!isFormed(request)) return events;
     const first = [await events.next(), await events.next()];
     return (async function* () {
       try {
@@ -261,4 +270,12 @@ export class Completions {
       }
     })();
   }
+}
+
+/**
+ * @param {CheckedRequest} request
+ * @returns {boolean} whether its answers are held to a form
+ */
+function isFormed({ format, mustCall }) {
+  return format !== null || mustCall.length > 0;
 }

@@ -30,15 +30,21 @@ export function fit(messages, { encode, context, maxTokens, dropOldest }) {
   if (!dropOldest) throw tooLong("conversation", ids.length, context);
   const goal = ids.length - Math.ceil((ids.length - room) / step) * step;
   const turns = turnsOf(messages);
-  /** @type {Set<number>} */
-  const dropped = new Set();
-  let kept = ids;
-  while (kept.length > goal && turns.length > 1) {
-    for (const i of /** @type {number[]} */ (turns.shift())) dropped.add(i);
-    kept = encode(messages.filter((_, i) => !dropped.has(i)));
+  const without = (/** @type {number} */ count) => {
+    const dropped = turns.slice(0, count).flat();
+    return { ids: encode(messages.filter((_, i) => !dropped.includes(i))), dropped };
+  };
+  // The fewest turns that make it short enough, found by halving: to encode a long conversation takes its time.
+  let [few, many] = [0, Math.max(0, turns.length - 1)];
+  let found = without(many);
+  while (many - few > 1) {
+    const middle = (few + many) >> 1;
+    const tried = without(middle);
+    if (tried.ids.length > goal) few = middle;
+    else [many, found] = [middle, tried];
   }
-  if (kept.length >= context) throw tooLong("last turn", kept.length, context);
-  return { ids: kept, dropped: [...dropped] };
+  if (found.ids.length >= context) throw tooLong("last turn", found.ids.length, context);
+  return found;
 }
 
 /**

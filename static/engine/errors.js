@@ -73,7 +73,7 @@ export function throwIfAborted(signal) {
 }
 
 /**
- * What `work` gives, unless the signal ends the wait for it.
+ * What `work` gives, unless the signal is aborted first; the work itself goes on.
  *
  * @template T
  * @param {Promise<T>} work
@@ -87,6 +87,7 @@ export async function abortable(work, signal) {
   return await new Promise((resolve, reject) => {
     const stop = () => reject(new WebGemmaError("aborted", "The request was aborted."));
     signal.addEventListener("abort", stop, { once: true });
+    if (signal.aborted) stop();
     work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
   });
 }

@@ -27,6 +27,9 @@ const STAND_INS = new Map([
   ["<tool_call|>", CALL_END],
 ]);
 
+/** Compiled grammars that are kept: with a vocabulary of 262,144 one takes megabytes. */
+const MOST_KEPT = 16;
+
 /** What xgrammar last said of a failure; the page has one xgrammar. */
 let said = "";
 
@@ -38,7 +41,8 @@ export class Grammars {
   #load;
   /** @type {Promise<GrammarCompiler> | null} */
   #compiler = null;
-
+  /** By format, the least recently used first. @type {Map<string, Promise<CompiledGrammar>>} */
+  #compiled = new Map();
   /** Tokens to be masked always, by kind of answer. @type {Map<string, number[]>} */
   #never = new Map();
 
@@ -62,18 +66,7 @@ export class Grammars {
    */
   async constraint(format) {
     const { GrammarMatcher } = await this.#load();
-    const compiler = await (this.#compiler ??= this.#makeCompiler());
-    /** @type {CompiledGrammar} */
-    let compiled;
-    try {
-      said = "";
-      compiled = await compile(compiler, format);
-    } catch (error) {
-      const reason = said || (error instanceof Error ? error.message : String(error));
-      const what = format.type === "grammar" ? "response_format.grammar" : format.type === "tool_calls" ? "tools" : "the JSON schema";
-      throw new WebGemmaError("bad-request", `The request is not valid: ${what} cannot be compiled: ${reason}.`, "", { cause: error });
-    }
-    const matcher = await GrammarMatcher.createGrammarMatcher(compiled);
+    const matcher = await GrammarMatcher.createGrammarMatcher(await this.#kept(format));
     const never = this.#forbidden(format.type);
     return {
       mask: async () => {
@@ -84,11 +77,42 @@ export class Grammars {
       accept: (id) => {
         if (!matcher.acceptToken(id)) throw new WebGemmaError("unexpected", `The grammar does not allow token ${id}.`);
       },
-      dispose: () => {
-        matcher.dispose();
-        compiled.dispose();
-      },
+      dispose: () => matcher.dispose(),
     };
+  }
+
+  /**
+   * @param {Format} format
+   * @returns {Promise<CompiledGrammar>}
+   */
+  async #kept(format) {
+    const key = JSON.stringify(format);
+    const compiled = this.#compiled.get(key) ?? this.#compile(format);
+    this.#compiled.delete(key);
+    this.#compiled.set(key, compiled);
+    compiled.catch(() => this.#compiled.delete(key));
+    if (this.#compiled.size > MOST_KEPT) {
+      const [[oldest, unused]] = /** @type {[[string, Promise<CompiledGrammar>]]} */ ([...this.#compiled].slice(0, 1));
+      this.#compiled.delete(oldest);
+      unused.then((grammar) => grammar.dispose(), () => {});
+    }
+    return await compiled;
+  }
+
+  /**
+   * @param {Format} format
+   * @returns {Promise<CompiledGrammar>}
+   */
+  async #compile(format) {
+    const compiler = await (this.#compiler ??= this.#makeCompiler());
+    try {
+      said = "";
+      return await compile(compiler, format);
+    } catch (error) {
+      const reason = said || (error instanceof Error ? error.message : String(error));
+      const what = format.type === "grammar" ? "response_format.grammar" : format.type === "tool_calls" ? "tools" : "the JSON schema";
+      throw new WebGemmaError("bad-request", `The request is not valid: ${what} cannot be compiled: ${reason}.`, "", { cause: error });
+    }
   }
 
   async #makeCompiler() {
@@ -106,7 +130,7 @@ export class Grammars {
     };
     try {
       const info = await TokenizerInfo.createTokenizerInfo(pieces, "byte_fallback", false, this.#vocabSize, this.#stopIds);
-      return await GrammarCompiler.createGrammarCompiler(info);
+      return await GrammarCompiler.createGrammarCompiler(info, false); // its own cache has no end
     } finally {
       console.error = error;
     }
@@ -167,6 +191,23 @@ export async function callsOr(callStart, calls, form) {
     },
     dispose: () => both.forEach((constraint) => constraint.dispose()),
   };
+}
+
+/**
+ * @param {Constraint} constraint
+ * @param {readonly number[]} ids  what was written of the answer before
+ * @returns {Constraint} for the rest of it
+ * @throws {WebGemmaError} "bad-request" if the answer cannot begin so
+ */
+export function goneOn(constraint, ids) {
+  try {
+    for (const id of ids) constraint.accept(id);
+    return constraint;
+  } catch (error) {
+    constraint.dispose();
+    const form = "what response_format or tool_choice asks for does not begin with the last message's text";
+    throw new WebGemmaError("bad-request", `The request is not valid: continue_final_message: ${form}.`, "", { cause: error });
+  }
 }
 
 /** xgrammar's indent for no line ends. */

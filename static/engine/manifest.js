@@ -56,6 +56,15 @@ import { WebGemmaError } from "./errors.js";
  * @property {number[]} logits  theirs
  * @property {Record<string, number>} tolerance  how far one may be off, by build; a build that is not in it is not checked
  *
+ * @typedef {object} SamplingDefaults  the checkpoint's; those that may be missing are so in artifacts of older versions
+ * @property {number} temperature
+ * @property {number} top_k
+ * @property {number} top_p
+ * @property {number} [min_p]
+ * @property {number} [repetition_penalty]
+ * @property {number} [frequency_penalty]
+ * @property {number} [presence_penalty]
+ *
  * @typedef {object} Manifest
  * @property {number} schema_version
  * @property {string} name
@@ -71,7 +80,7 @@ import { WebGemmaError } from "./errors.js";
  * @property {string} chat_template
  * @property {number} bos_id
  * @property {number[]} stop_ids
- * @property {{ temperature: number, top_k: number, top_p: number }} sampling
+ * @property {SamplingDefaults} sampling
  * @property {Golden | null} [golden]  artifacts of older versions have none
  */
 
@@ -111,6 +120,9 @@ export function validateManifest(json) {
   for (const field of ["temperature", "top_k", "top_p"]) {
     if (!(Number.isFinite(sampling[field]) && sampling[field] >= 0))
       throw refuse(`sampling.${field} must be a number of at least 0`);
+  }
+  for (const field of ["min_p", "repetition_penalty", "frequency_penalty", "presence_penalty"]) {
+    if (!Number.isFinite(sampling[field] ?? 0)) throw refuse(`sampling.${field} must be a number`);
   }
   if (manifest.golden) checkGoldenShape(manifest.golden, manifest.config.vocab_size);
   const files = checkFiles(manifest);

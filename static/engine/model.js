@@ -42,6 +42,7 @@ const ID_BYTES = 4;
  * @property {AbortSignal} [signal]
  * @property {readonly number[]} [prompt]  what the repetition penalty takes for the prompt
  * @property {readonly number[]} [generated]  what was generated of this answer before this call
+ * @property {readonly number[]} [forbidden]  tokens that are not chosen, where there is no constraint
  * @property {Constraint} [constraint]  its accept() is the caller's to call, before it asks for the next token
  * @property {(logprobs: TokenLogprobs) => void} [onLogprobs]  called for each token before it is yielded
  */

@@ -32,12 +32,14 @@ export class TokenChoice {
   programs;
 
   /** @param {GenerateOptions} options */
-  constructor({ sampling, constraint, onLogprobs, drawn = 0 }) {
+  constructor({ sampling, constraint, forbidden = [], onLogprobs, drawn = 0 }) {
     this.#sampling = sampling;
     this.#sampled = sampling.temperature > 0;
     const { top_k = 0, repetition_penalty = 1, frequency_penalty = 0, presence_penalty = 0, logit_bias = [] } = sampling;
-    const edited =
-      constraint || repetition_penalty !== 1 || frequency_penalty !== 0 || presence_penalty !== 0 || logit_bias.length > 0;
+    const edited = [
+      ...[constraint, forbidden.length > 0, logit_bias.length > 0],
+      ...[repetition_penalty !== 1, frequency_penalty !== 0, presence_penalty !== 0],
+    ].some(Boolean);
     const few = top_k >= 1 && top_k <= CANDIDATES;
     this.programs = [
       ...(edited ? ["edit"] : []),
@@ -53,9 +55,9 @@ export class TokenChoice {
    *
    * @param {Write} write
    * @param {number} vocabSize
-   * @param {Pick<GenerateOptions, "prompt" | "generated">} history
+   * @param {Pick<GenerateOptions, "prompt" | "generated" | "forbidden">} options
    */
-  start(write, vocabSize, { prompt = [], generated = [] }) {
+  start(write, vocabSize, { prompt = [], generated = [], forbidden = [] }) {
     const { temperature, top_k = 0, top_p = 1, min_p = 0, logit_bias = [] } = this.#sampling;
     const { repetition_penalty = 1, frequency_penalty = 0, presence_penalty = 0 } = this.#sampling;
     const penalties = [repetition_penalty, frequency_penalty, presence_penalty];
@@ -70,7 +72,9 @@ export class TokenChoice {
     for (const [id, value] of logit_bias) bias[id] = value;
     write("counts", counts);
     write("bias", bias);
-    write("mask", new Uint32Array(Math.ceil(vocabSize / 32)).fill(0xffffffff));
+    const mask = new Uint32Array(Math.ceil(vocabSize / 32)).fill(0xffffffff);
+    for (const id of forbidden) mask[id >> 5] = (mask[id >> 5] ?? 0) & ~(1 << (id & 31));
+    write("mask", mask);
   }
 
   /**

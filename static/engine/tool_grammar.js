@@ -6,7 +6,8 @@ import { bad } from "./request_fields.js";
 
 /**
  * A grammar of calls to these tools in Gemma's form (see tool_calls.js), from the schemas of their parameters. Properties come
- * in the order of the schema, the required ones always, the others each or not.
+ * in the order of the schema, the required ones always, the others each or not. Keywords that are not read here (docs/api.md lists
+ * them) hold nothing: the template tells the model of them.
  *
  * @param {ToolDefinition[]} tools
  * @param {{ parallel: boolean }} options  parallel: several calls may follow each other
@@ -16,7 +17,7 @@ import { bad } from "./request_fields.js";
 export function callGrammar(tools, { parallel }) {
   const rules = new Rules();
   const calls = tools.map(({ function: { name, parameters } }) => {
-    const values = rules.add(rules.object(parameters ?? {}, `${name}.parameters`, parameters ?? {}));
+    const values = rules.add(rules.object(parameters ?? {}, `${name}.parameters`));
     return `${quote(`call:${name}`)} ${values}`;
   });
   const call = rules.add(`${quote(CALL_START)} (${calls.join(" | ")}) ${quote(CALL_END)}`);
@@ -26,7 +27,7 @@ export function callGrammar(tools, { parallel }) {
 class Rules {
   /** @type {string[]} */
   #lines = [];
-  /** @type {Map<string, string>} $ref -> name of its rule */
+  /** By the schema that a $ref is in: the $ref -> the name of its rule. @type {Map<Schema, Map<string, string>>} */
   #refs = new Map();
   /** Anything. @type {string | null} */
   #any = null;
@@ -123,17 +124,17 @@ class Rules {
   /**
    * @param {Schema} schema
    * @param {string} where
-   * @param {Schema} root
+   * @param {Schema} [root]
    * @returns {string} the body of a rule
    */
-  object(schema, where, root) {
+  object(schema, where, root = schema) {
     const properties = Object.entries(schema.properties ?? {});
     if (properties.length === 0) return '"{}"';
     const required = new Set(schema.required ?? []);
     // tail(i, written): what may follow from property i on, when something was written before or not.
     /** @type {Map<string, string>} */
     const tails = new Map();
-    const entries = properties.map(([key, value]) => this.add(`${quote(`${key}:`)} ${this.value(value, `${where}.${key}`, root)}`));
+    const entries = properties.map(([key, value]) => this.add(`${quote(`${keyOf(key)}:`)} ${this.value(value, `${where}.${key}`, root)}`));
     /** @type {(i: number, written: boolean) => string} */
     const tail = (i, written) => {
       if (i === properties.length) return '"}"';
@@ -155,15 +156,16 @@ class Rules {
    * @param {Schema} root
    */
   #ref(ref, where, root) {
-    const id = `${where.split(".")[0]} ${ref}`;
-    const known = this.#refs.get(id);
+    const refs = this.#refs.get(root) ?? new Map();
+    this.#refs.set(root, refs);
+    const known = refs.get(ref);
     if (known) return known;
-    const path = /^#\/(.*)$/.exec(ref)?.[1]?.split("/") ?? [];
+    const path = (/^#\/(.*)$/.exec(ref)?.[1]?.split("/") ?? []).map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
     const target = path.reduce((/** @type {any} */ node, key) => node?.[key], root);
     if (!target) throw bad(`tools: ${where} refers to ${JSON.stringify(ref)}, which is not in its schema`);
     // Named before it is written: it may contain itself.
     const name = `r${this.#lines.length}`;
-    this.#refs.set(id, name);
+    refs.set(ref, name);
     const at = this.#lines.push("") - 1;
     this.#lines[at] = `${name} ::= ${this.value(target, where, root)}`;
     return name;
@@ -197,9 +199,17 @@ function written(value) {
   if (Array.isArray(value)) return `[${value.map(written).join(",")}]`;
   if (typeof value === "object" && value !== null)
     return `{${Object.entries(value)
-      .map(([key, item]) => `${key}:${written(item)}`)
+      .map(([key, item]) => `${keyOf(key)}:${written(item)}`)
       .join(",")}}`;
   return JSON.stringify(value);
+}
+
+/**
+ * @param {string} key
+ * @returns {string} it as it is written in a call: between quotes where it would be read for something else
+ */
+function keyOf(key) {
+  return /^[^\s:{}[\],]+$/.test(key) ? key : `${QUOTE}${key}${QUOTE}`;
 }
 
 /** @param {string} character */

@@ -79,7 +79,8 @@ def test_names_carry_hashes_and_the_manifest_says_all(located: Located, models: 
     assert listed[manifest["builds"]["f16"]["wasm"]].role == "wasm"
     assert manifest["context"] == {"default": 100, "maximum": 512}
     assert (manifest["bos_id"], manifest["stop_ids"]) == (2, [1, 106])
-    assert manifest["sampling"] == {"temperature": 1.0, "top_k": 64, "top_p": 0.95}
+    penalties = {"repetition_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
+    assert manifest["sampling"] == {"temperature": 1.0, "top_k": 64, "top_p": 0.95, "min_p": 0.0} | penalties
     assert "<|turn>" in manifest["chat_template"]
     assert (manifest["title"], manifest["demo"], manifest["source"]["model"]) == ("A tiny model", False, "checkpoint")
 

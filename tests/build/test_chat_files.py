@@ -20,6 +20,7 @@ from tests.build.helpers import build, visible
         ("tokenizer.json", '{"model": {"vocab": {"a": 512}}}', "token id 512; the model's vocab_size is 512"),
         ("chat_template.jinja", None, "no chat template"),
         ("generation_config.json", '{"top_p": 7}', "sampling values out of range"),
+        ("generation_config.json", '{"repetition_penalty": 0}', "sampling values out of range"),
         ("generation_config.json", '{"eos_token_id": [1, 999]}', "eos_token_id must be token ids below 512, found 999"),
     ],
 )

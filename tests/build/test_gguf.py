@@ -221,10 +221,13 @@ def test_sampling_defaults_of_the_file_are_used(tmp_path: Path) -> None:
     def change(writer: gguf.GGUFWriter) -> None:
         writer.add_float32("general.sampling.temp", 0.7)
         writer.add_int32("general.sampling.top_k", 20)
+        writer.add_float32("general.sampling.min_p", 0.25)
+        writer.add_float32("general.sampling.penalty_repeat", 1.5)
 
     gguf_files.write(tmp_path / "m.gguf", change=change)
     sampling = read_chat_files(GgufCheckpoint(tmp_path / "m.gguf")).sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.7, 20, 0.95)
+    assert (sampling.min_p, sampling.repetition_penalty) == (0.25, 1.5)
 
 
 def test_a_file_without_template_is_refused(tmp_path: Path) -> None:

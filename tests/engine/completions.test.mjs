@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { Lock } from "../../static/engine/lock.js";
 import { uniforms } from "../../static/engine/random.js";
 import { StopScanner } from "../../static/engine/stop_strings.js";
-import { END_OF_TURN, FakeModel, collect, completionsOver, says, tokenizer } from "./helpers.mjs";
+import { END_OF_TURN, FakeModel, collect, completionsOver, says, smallArtifact, tokenizer } from "./helpers.mjs";
 
 const ask = (text, extra = {}) => ({ messages: [{ role: "user", content: text }], ...extra });
 const textOf = (chunks) => chunks.map((chunk) => chunk.choices[0].delta.content ?? "").join("");
@@ -272,6 +272,18 @@ test("empty messages are refused by their own code", async () => {
       { role: "user", content: "b" },
     ],
   });
+});
+
+test("fields left out take the checkpoint's defaults, also those that older artifacts do not have", async () => {
+  const { manifest } = smallArtifact();
+  const model = new FakeModel(says("x"));
+  const given = { min_p: 0.1, repetition_penalty: 1.1, frequency_penalty: 0.2, presence_penalty: 0.3 };
+  Object.assign(manifest.sampling, given);
+  const completions = completionsOver(model, { manifest });
+  await completions.create(ask("Hi"));
+  await completions.create(ask("Hi", { min_p: 0, repetition_penalty: 1, frequency_penalty: 0, presence_penalty: 0 }));
+  const [own, asked] = model.calls.flatMap(({ sampling }) => sampling ?? []);
+  for (const [name, value] of Object.entries(given)) assert.deepEqual([own[name], asked[name]], [value, name === "repetition_penalty" ? 1 : 0]);
 });
 
 /** @type {[Record<string, unknown>, RegExp][]} */

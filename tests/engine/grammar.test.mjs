@@ -167,6 +167,25 @@ test("calls under the tools' grammar are read back, at temperature 2 too, and ha
   assert.deepEqual([...seen].sort(), ["get_weather", "stop"]);
 });
 
+test("names that are no words come between quotes, and tools whose names begin alike have schemas of their own", async () => {
+  const kind = (value) => ({ type: "object", properties: { v: { $ref: "#/$defs/a~1b" } }, required: ["v"], $defs: { "a/b": { const: value } } });
+  const names = ["dc:title", "a b", "x,y", "[z]", "{w}", "ok-1", ""];
+  const odd = { type: "object", properties: Object.fromEntries(names.map((name) => [name, { const: { [name]: 1 } }])), required: names };
+  const tools = [["my.a", kind("A")], ["my.b", kind("B")], ["odd", odd]].map(([name, parameters]) => ({ type: "function", function: { name, parameters } }));
+  const seen = new Map();
+  for (let seed = 0; seed < 20; seed++) {
+    const constraint = await grammars.constraint({ type: "tool_calls", grammar: callGrammar(tools, { parallel: false }) });
+    const parser = new AnswerParser(tokenizer);
+    const ids = await draw(constraint, 2, seed);
+    constraint.dispose();
+    const [{ name, values }] = callsOf(ids.flatMap((id) => parser.push(id)));
+    seen.set(name, values);
+  }
+  assert.deepEqual(seen.get("my.a"), { v: "A" });
+  assert.deepEqual(seen.get("my.b"), { v: "B" });
+  assert.deepEqual(seen.get("odd"), Object.fromEntries(names.map((name) => [name, { [name]: 1 }])));
+});
+
 /** Parts of an answer that is nothing but calls. */
 function callsOf(parts) {
   const calls = [];

@@ -294,9 +294,9 @@ export class FakeModel {
   restoreCaches(copy) {
     if (copy.positions > 0) this.kv = copy.kv.slice(0, copy.positions);
   }
-  /** The script's tokens; with a constraint, the first token that its mask allows where the script's next one is not. */
+  /** The script's tokens, but for forbidden ones; with a constraint, the first token that its mask allows where the script's next one is not. */
   async *generate(options) {
-    const { id, position, sampling, maxTokens, signal, constraint, onLogprobs } = options;
+    const { id, position, sampling, maxTokens, signal, constraint, forbidden = [], onLogprobs } = options;
     if (position > this.kv.length) throw new Error(`hole at ${this.kv.length}`);
     this.calls.push({ generate: id, position, sampling, maxTokens });
     this.kv.length = position;
@@ -304,6 +304,7 @@ export class FakeModel {
     try {
       let count = 0;
       for (let next of this.reply([...this.kv, id], options)) {
+        if (forbidden.includes(next)) continue;
         if (count++ >= maxTokens || signal?.aborted) return;
         await new Promise((resolve) => setImmediate(resolve));
         if (constraint) {
@@ -347,9 +348,9 @@ export async function loadXgrammar() {
 export const grammarsOf = () => new Grammars(tokenizer, 16384, [1, 106, 50], loadXgrammar);
 
 /** Completions over a fake model that answers with `text` and then ends its turn. */
-export function completionsOver(model, { context = 256, manifest = smallArtifact().manifest, cache } = {}) {
+export function completionsOver(model, { context = 256, manifest = smallArtifact().manifest, cache, grammars = grammarsOf(), now } = {}) {
   const template = new ChatTemplate(manifest.chat_template, { bosToken: "<bos>", guard: tokenizer.guard });
-  return new Completions({ model, manifest, tokenizer, template, context, grammars: grammarsOf(), cache });
+  return new Completions({ model, manifest, tokenizer, template, context, grammars, cache, now });
 }
 
 export const END_OF_TURN = 106;

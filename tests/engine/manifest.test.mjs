@@ -20,6 +20,7 @@ const REFUSED = [
   ["no vocabulary size", (m) => delete m.config.vocab_size, /config\.vocab_size/],
   ["a context default above its maximum", (m) => (m.context.default = 4096), /context\.default/],
   ["a stop id that is no number", (m) => (m.stop_ids = ["1"]), /stop_ids\[0\]/],
+  ["a min_p that is no number", (m) => (m.sampling.min_p = "0.1"), /sampling\.min_p/],
   ["a negative temperature", (m) => (m.sampling.temperature = -1), /sampling\.temperature/],
   ["a path into another folder", (m) => (m.files[0].path = "../a.bin"), /plain file name/],
   ["a path to another site", (m) => (m.files[0].path = "https://a.test/a.bin"), /plain file name/],
