@@ -48,8 +48,13 @@ def damaged_copy(models_dir: Path, folder: Path) -> Path:
 
 def test_loading_shows_bytes_and_a_bar_that_never_runs_backwards(greedy: ChatPage, watched: Watch) -> None:
     values = [entry["value"] for entry in watched.progress]
-    assert values == sorted(values)
-    assert len(set(values)) >= 3
+    known = [value for value in values if value is not None]
+    assert known == sorted(known)
+    assert len(set(known)) >= 3
+    # After the bytes nobody knows how long it takes: the bar moves, and says no number any more.
+    assert values[: len(known)] == known
+    assert known[-1] == 1
+    assert any("downloaded" in entry["text"] for entry in watched.progress)
     assert any("MB of" in entry["text"] for entry in watched.progress)
     expect(greedy.page.get_by_role("progressbar")).to_be_hidden()
 

@@ -17,7 +17,8 @@ window.progress = [];
 document.addEventListener("DOMContentLoaded", () => {
   const note = () => {
     const bar = document.querySelector("progress");
-    window.progress.push({ value: bar.value, text: bar.closest("section").innerText });
+    const value = bar.position < 0 ? null : bar.value; // null: the bar only says that something goes on
+    window.progress.push({ value, text: bar.closest("section").innerText });
   };
   const loading = document.getElementById("loading");
   new MutationObserver(note).observe(loading, { subtree: true, attributes: true, childList: true });
@@ -49,7 +50,7 @@ class Watch:
 
     @property
     def progress(self) -> list[dict[str, Any]]:
-        """States of the loading panel: value of the bar, text."""
+        """States of the loading panel: value of the bar, None where it has none, and text."""
         seen: list[dict[str, Any]] = self.page.evaluate("window.progress")
         return seen
 

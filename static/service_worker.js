@@ -56,14 +56,18 @@ async function activate() {
  * @returns {Promise<Response>}
  */
 async function page(request) {
+  const waiting = new AbortController();
+  const timer = setTimeout(() => waiting.abort(), PATIENCE_MS);
   /** @type {Response | undefined} */
   let answer;
   try {
-    answer = await fetch(request, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    answer = await fetch(request, { signal: waiting.signal });
     // A proxy whose server is gone answers as well.
     if (answer.status < 500) return answer;
   } catch {
     // Not reachable, or too slow.
+  } finally {
+    clearTimeout(timer); // Only the wait for an answer is limited: a page that has begun may take as long as it does.
   }
   const kept = await (await caches.open(CACHE)).match("/");
   return kept ?? answer ?? Response.error();

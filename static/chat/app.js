@@ -44,7 +44,7 @@ const store = new Store({
   answers: [],
   facts: null,
   notice: null,
-  memory: "",
+  memory: null,
 });
 const session = new Session(store, query);
 const library = new Library(store, kept, session, settings);

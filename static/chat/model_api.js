@@ -28,33 +28,32 @@ class ApiError extends Error {
   }
 }
 
-/**
- * @param {string} path
- * @param {RequestInit} [options]
- */
-async function request(path, options) {
-  try {
-    return await fetch(path, options);
-  } catch (error) {
-    throw new ApiError("network", `${options?.method ?? "GET"} ${path}: ${/** @type {Error} */ (error).message}`);
-  }
-}
+/** How long a server may take over its list: a model that the browser keeps needs nobody. */
+const PATIENCE_MS = 5000;
 
-/** @returns {Promise<ModelInfo[] | null>} null where nobody answers, or there is no such API */
-export async function listModels() {
-  const response = await request("api/models").catch(() => null);
-  if (!response?.ok) return null;
-  const { models } = await response.json();
-  return models;
+/**
+ * @param {number} [patienceMs]
+ * @returns {Promise<ModelInfo[] | null>} null where nobody answers in time, there is no such API, or something else answers in its
+ *   place, as the login page of a hotel's network does
+ */
+export async function listModels(patienceMs = PATIENCE_MS) {
+  try {
+    const response = await fetch("api/models", { signal: AbortSignal.timeout(patienceMs) });
+    const { models } = await response.json();
+    return response.ok && Array.isArray(models) ? models : null;
+  } catch {
+    return null;
+  }
 }
 
 /**
  * @param {string} name
+ * @param {number} [patienceMs]
  * @returns {Promise<ModelState>} "ready" also where there is no such API, as on a static host, and where nobody answers: the
  *   model may be in the browser's storage
  */
-export async function modelState(name) {
-  const models = await listModels();
+export async function modelState(name, patienceMs) {
+  const models = await listModels(patienceMs);
   if (!models) return "ready";
   const model = models.find((candidate) => candidate.name === name);
   if (!model) throw new ApiError("unknown-model", strings.failures.noSuchModel(name));
@@ -64,7 +63,10 @@ export async function modelState(name) {
 
 /** @param {string} name */
 export async function startBuild(name) {
-  const response = await request(`api/models/${encodeURIComponent(name)}/build`, { method: "POST" });
+  const path = `api/models/${encodeURIComponent(name)}/build`;
+  const response = await fetch(path, { method: "POST" }).catch((error) => {
+    throw new ApiError("network", `POST ${path}: ${error.message}`);
+  });
   if (response.ok) return;
   const { error } = await response.json().catch(() => ({ error: null }));
   throw new ApiError("build", error?.message ?? strings.failures.status(response.status), error?.hint);

@@ -115,8 +115,8 @@ export class Session {
   }
 
   /** @param {EngineEvent} event */
-  #noteEvent({ type, text, error }) {
-    if (type === "memory") this.#store.update({ memory: text });
+  #noteEvent({ type, text, error, memory }) {
+    if (type === "memory") this.#store.update({ memory: memory ?? null });
     else this.#store.update({ notice: OVER.has(type) ? null : text });
     if (type === "partial") this.#provisional = [];
     if (type === "withdrawn" && error) this.#withdraw(error);

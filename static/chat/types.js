@@ -62,6 +62,8 @@
  * @property {Stage} stage
  * @property {number} loadedBytes
  * @property {number} totalBytes
+ * @property {number} [networkBytes]  of the loaded ones: this visit downloaded them
+ * @property {number} [cachedBytes]  of the loaded ones: an earlier visit left them in the browser's storage
  * @property {number | null} secondsLeft
  * @property {number} bytesPerSecond
  * @property {string} text
@@ -115,7 +117,7 @@
  * @property {boolean} answering  whether one of them is among `turns`; made from both
  * @property {EngineFacts | null} facts
  * @property {string | null} notice  what happens to the engine while an answer waits
- * @property {string} memory  what the model takes on the GPU, "" until it is known
+ * @property {import("../engine/memory.js").MemoryEstimate | null} memory  what the model takes on the GPU, null until it is known
  *
  * @typedef {object} ChatChunk
  * @property {{ index: number, delta: { role?: string, content?: string | null, reasoning_content?: string }, finish_reason: FinishReason | null }[]} choices
@@ -154,6 +156,7 @@
  * @typedef {object} EngineEvent  what the engine tells while it lives
  * @property {string} type  "gpu-reset", "gpu-resumed", "smaller-context", "other-build", "memory", "partial", "complete", "incomplete", "damaged", "withdrawn"
  * @property {string} text  for people
+ * @property {import("../engine/memory.js").MemoryEstimate} [memory]  of "memory": what the model takes on the GPU
  * @property {Failure} [error]  of "withdrawn": why answers so far may be wrong
  *
  * @typedef {object} LoadOptions

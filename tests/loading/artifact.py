@@ -20,8 +20,13 @@ def shard_bytes(index: int, seed: int = 0) -> bytes:
     return np.random.default_rng([index, seed]).bytes(SHARD_BYTES)
 
 
-def write(folder: Path, name: str, *, seeds: tuple[int, ...] = (0,) * SHARDS) -> dict[str, Any]:
-    """Write the artifact `name` into `folder`; returns its manifest. Shard i has one tensor, t<i>."""
+def write(
+    folder: Path, name: str, *, seeds: tuple[int, ...] = (0,) * SHARDS, tokenizer: bytes = b"{}", **changes: Any
+) -> dict[str, Any]:
+    """Write the artifact `name` into `folder`; returns its manifest, in which `changes` are fields.
+
+    Shard i has one tensor, t<i>.
+    """
     target = folder / name
     target.mkdir(parents=True, exist_ok=True)
     files, tensors = [], []
@@ -39,7 +44,7 @@ def write(folder: Path, name: str, *, seeds: tuple[int, ...] = (0,) * SHARDS) ->
         shape = [SHARD_BYTES // 4]
         tensors.append({"name": f"t{index}", "dtype": "uint32", "shape": shape, "bytes": SHARD_BYTES, "pieces": pieces})
     wasm = add("model", "wasm", "wasm", b"\0asm\1\0\0\0")
-    tokenizer = add("tokenizer", "json", "tokenizer", b"{}")
+    tokenizer_path = add("tokenizer", "json", "tokenizer", tokenizer)
     build = {
         "wasm": wasm,
         "features": [],
@@ -60,11 +65,12 @@ def write(folder: Path, name: str, *, seeds: tuple[int, ...] = (0,) * SHARDS) ->
         "files": files,
         "builds": {"f32": build},
         "tensors": tensors,
-        "tokenizer": tokenizer,
+        "tokenizer": tokenizer_path,
         "chat_template": "{{ messages }}",
         "bos_id": 2,
         "stop_ids": [1],
         "sampling": {"temperature": 1.0, "top_k": 64, "top_p": 0.95},
+        **changes,
     }
     (target / "manifest.json").write_text(json.dumps(manifest))
     return manifest
