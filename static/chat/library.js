@@ -3,7 +3,7 @@
 /** @import { Store } from "./store.js" */
 /** @import { AppState, Conversation, Settings, Turn } from "./types.js" */
 import { conversationOf } from "./answers.js";
-import { choosing, merged, newConversation, versionsOf } from "./tree.js";
+import { changed, choosing, merged, newConversation, versionsOf } from "./tree.js";
 import { isBeingWritten, whenReleased } from "./turn_locks.js";
 import { interrupted } from "./turns.js";
 
@@ -127,8 +127,7 @@ export class Library {
    */
   changeSettings(patch) {
     const { conversation } = this.#store.state;
-    const stamps = { ...conversation.stamps, settings: Date.now() };
-    this.#store.update({ conversation: { ...conversation, settings: { ...conversation.settings, ...patch }, stamps } });
+    this.#store.update({ conversation: changed(conversation, "settings", { ...conversation.settings, ...patch }) });
   }
 
   /**
@@ -136,11 +135,7 @@ export class Library {
    * @param {string} title
    */
   async rename(id, title) {
-    const named = (/** @type {Conversation} */ conversation) => ({
-      ...conversation,
-      title,
-      stamps: { ...conversation.stamps, title: Date.now() },
-    });
+    const named = (/** @type {Conversation} */ conversation) => changed(conversation, "title", title);
     const live = conversationOf(this.#store.state, id);
     if (live) {
       this.#store.replace(named(live));

@@ -8,7 +8,7 @@ import { groupsOf, search } from "../../static/chat/conversation_list.js";
 import { fromOldRecord, parseConversation, toRecord } from "../../static/chat/conversation_record.js";
 import { ConversationStore } from "../../static/chat/conversation_store.js";
 import { MODEL_DEFAULTS } from "../../static/chat/settings.js";
-import { choosing, merged, newConversation, pathOf, titleFrom, versionsOf, withTurn, withTurns } from "../../static/chat/tree.js";
+import { changed, choosing, merged, newConversation, pathOf, titleFrom, versionsOf, withTurn, withTurns } from "../../static/chat/tree.js";
 import { newTurn } from "../../static/chat/turns.js";
 import { get, set } from "../../static/vendor/idb-keyval.js";
 
@@ -50,8 +50,8 @@ test("a branch remembers the versions that were chosen below it", () => {
 test("two tabs that went on with one conversation lose nothing: their turns become branches", () => {
   const base = talk("a", "b");
   const end = pathOf(base).at(-1).id;
-  const one = withTurns(base, [newTurn("user", "from one", end)], 1000);
-  const two = withTurns(base, [newTurn("user", "from two", end)], 2000);
+  const one = withTurns(base, [newTurn("user", "from one", end)], Date.now() + 1000);
+  const two = withTurns(base, [newTurn("user", "from two", end)], Date.now() + 2000);
   for (const both of [merged(one, two), merged(two, one)]) {
     assert.deepEqual(texts(both), ["a", "b", "from two"]);
     assert.deepEqual(new Set(versionsOf(both, pathOf(both)[2]).map(({ text }) => text)), new Set(["from one", "from two"]));
@@ -68,6 +68,21 @@ test("merging takes the later copy of a turn and of a title, and is the same twi
   assert.deepEqual(merged(both, later), both);
   assert.deepEqual(merged(later, base).turns, both.turns);
   assert.equal(both.turns[0], base.turns[0]);
+});
+
+test("a clock that goes back loses no change: each is later than the one before it", () => {
+  const ahead = Date.now() + 600_000;
+  const base = talk("a", "half");
+  base.turns[1].changed = ahead;
+  base.stamps = { title: ahead, chosen: ahead, settings: ahead };
+  const gone = withTurn(base, base.turns[1].id, { text: "half and all" });
+  assert.deepEqual(texts(merged(gone, base)), ["a", "half and all"]);
+  assert.deepEqual(texts(merged(base, gone)), ["a", "half and all"]);
+  const other = newTurn("assistant", "b2", base.turns[0].id);
+  const [two, one] = [withTurns(base, [other]), choosing(withTurns(base, [other]), base.turns[1])];
+  assert.deepEqual([texts(merged(base, two)), texts(merged(two, choosing(two, base.turns[1])))], [["a", "b2"], ["a", "half"]]);
+  assert.deepEqual(texts(merged(one, base)), ["a", "half"]);
+  assert.equal(merged(base, changed(base, "title", "Mine")).title, "Mine");
 });
 
 test("titles are the question's first words", () => {
@@ -128,6 +143,20 @@ test("a file that was exported is imported, whole or not at all", () => {
   assert.throws(() => fromJson("{"), /not JSON/);
   assert.throws(() => fromJson('{"chats": []}'), /has no conversations of WebGemma/);
   assert.throws(() => fromJson("null"), /has no conversations of WebGemma/);
+});
+
+test("a file from a machine whose clock is ahead, or whose times make no sense, is changed here like any other", () => {
+  const ahead = Date.now() + 600_000;
+  const file = JSON.parse(toJson([talk("a", "b")], 0));
+  const [record] = file.conversations;
+  Object.assign(record, { created: ahead, updated: ahead, stamps: { title: 1e300, chosen: ahead, settings: -5 } });
+  for (const turn of record.turns) turn.changed = ahead;
+  const [read] = fromJson(JSON.stringify(file));
+  const times = [read.created, read.updated, ...Object.values(read.stamps), ...read.turns.flatMap((turn) => [turn.created, turn.changed])];
+  assert.ok(times.every((time) => time >= 0 && time <= Date.now()), String(times));
+  record.stamps = { title: 1e300 };
+  const kept = parseConversation(record);
+  assert.equal(merged(kept, changed(kept, "title", "Mine")).title, "Mine");
 });
 
 test("as Markdown a conversation has its title, its files and the branch that is shown", () => {
