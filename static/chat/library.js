@@ -265,7 +265,7 @@ export class Library {
   }
 
   async #showAddress() {
-    const id = location.hash.startsWith(HASH) ? decodeURIComponent(location.hash.slice(HASH.length)) : null;
+    const id = location.hash.startsWith(HASH) ? decoded(location.hash.slice(HASH.length)) : null;
     if (id === null) {
       if (this.#store.state.turns.length > 0) this.newChat();
     } else if (!(await this.open(id))) this.#setAddress(null);
@@ -279,5 +279,14 @@ export class Library {
     // A new conversation has no address of its own before its first question, which is no step to go back from.
     if (location.hash === "" && id === this.#store.state.conversation.id) history.replaceState(null, "", address);
     else history.pushState(null, "", address);
+  }
+}
+
+/** @param {string} encoded @returns {string} "" for what is none: it names no conversation */
+function decoded(encoded) {
+  try {
+    return decodeURIComponent(encoded);
+  } catch {
+    return "";
   }
 }

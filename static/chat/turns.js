@@ -37,9 +37,8 @@ export function canContinue({ role, state, finishReason, failure, text }) {
 
 /**
  * The messages that answer `answerId`: everything before it. A question whose answer failed or stayed empty (stopped at
- * once) is left out with it, since the chat template wants user and model to alternate; one that was cut off is there as far as it
- * came, as it is on the page. Thoughts are not part of the history, but
- * of an answer that is gone on with.
+ * once) is left out with it, since the chat template wants user and model to alternate; an answer that was cut off is there as far as it
+ * came. Thoughts are not part of the history, but of an answer that is gone on with.
  *
  * @param {Turn[]} turns  of one branch
  * @param {string} answerId

@@ -123,26 +123,78 @@ test("a question that waits is deleted with its conversation", async (t) => {
   assert.deepEqual(chat.store.state.answers, []);
 });
 
-test("an answer that failed is written again in its turn, with an engine that is loaded anew only then", async (t) => {
+test("an engine that failed is loaded again before the next answer, and a failed answer is written again in its turn", async (t) => {
   const chat = await openChat(t);
   const cats = chat.ask("About cats");
   chat.asked[0].say("half");
   chat.asked[0].fail("device-lost");
   await settle();
+  assert.equal(chat.engines.loads, 1, "not before it is needed");
   chat.library.newChat();
   chat.ask("About dogs");
   await chat.library.open(cats);
   chat.session.retry(chat.store.state.turns.at(-1).id);
   assert.deepEqual(chat.shown, [["half", "streaming", undefined]], "nothing is lost while it waits");
   await settle();
-  assert.equal(chat.engines.loads, 1);
+  assert.deepEqual([chat.engines.loads, chat.asked[1].question], [2, "About dogs"]);
   chat.asked[1].end();
   await settle();
-  assert.equal(chat.engines.loads, 2);
   chat.asked[2].say("whole");
   chat.asked[2].end();
   await settle();
+  assert.equal(chat.engines.loads, 2, "the one that is there has not failed");
   assert.deepEqual(chat.shown, [["whole", "done", "stop"]]);
+});
+
+test("an answer that failed on another day is written again by the engine that is there", async (t) => {
+  const before = await openChat(t);
+  const cats = before.ask("About cats");
+  before.asked[0].fail("device-lost");
+  await settle();
+  const chat = await openChat(t, { hash: `#c=${cats}` });
+  chat.session.retry(chat.store.state.turns.at(-1).id);
+  await settle();
+  chat.asked[0].end();
+  await settle();
+  assert.equal(chat.engines.loads, 1);
+});
+
+test("after bytes that turned out to be wrong the next question has a new engine", async (t) => {
+  const chat = await openChat(t);
+  chat.engines.emit({ type: "partial", text: "" });
+  chat.engines.emit({ type: "withdrawn", text: "", error: { code: "shard-hash", message: "", hint: "" } });
+  chat.ask("About cats");
+  await settle();
+  assert.equal(chat.engines.loads, 2);
+  chat.asked[0].end();
+  await settle();
+});
+
+test("a view that fails when an answer ends takes no other with it, and the next question is answered", async (t) => {
+  const chat = await openChat(t);
+  /** @type {unknown[]} */
+  const reported = [];
+  globalThis.reportError = (error) => reported.push(error.message);
+  const stop = chat.store.subscribe(({ turns }) => {
+    if (turns.at(-1)?.state === "done") throw new Error("a view");
+  });
+  let seen = "";
+  chat.store.subscribe(({ turns }) => (seen = turns.at(-1)?.state ?? ""));
+  chat.ask("About cats");
+  chat.asked[0].end();
+  await settle();
+  assert.deepEqual([seen, reported.includes("a view"), chat.store.state.answers], ["done", true, []]);
+  chat.ask("And dogs?");
+  await settle();
+  assert.equal(chat.asked[1].question, "And dogs?");
+  stop();
+  chat.asked[1].end();
+  await settle();
+});
+
+test("an address that is none opens an empty conversation", async (t) => {
+  const chat = await openChat(t, { hash: "#c=%E0" });
+  assert.deepEqual([chat.store.state.phase, chat.store.state.turns, location.hash], ["ready", [], ""]);
 });
 
 test("where the engine cannot be loaded again, the failed answer is as it was and a question that waits says why", async (t) => {
@@ -278,7 +330,7 @@ test("of answers elsewhere a listener hears once that they are over, of the one 
   await settle();
   assert.deepEqual(heard(), ["“About cats” is answered. Answering."]);
   await chat.library.open(cats);
-  chat.asked[1].fail("device-lost");
+  chat.asked[1].fail("bad-request");
   await settle();
   assert.deepEqual(heard(), ["Opened: About cats", "“About dogs” could not be answered."]);
   chat.ask("And kittens?");
