@@ -261,6 +261,37 @@ test("what another tab does to a conversation that is answered behind is there w
   assert.equal((await chat.kept.read(cats)).title, "My cats");
 });
 
+test("what could not be kept for want of room is listed, exported and renamed as it is now", async (t) => {
+  const chat = await openChat(t);
+  const cats = chat.ask("About cats");
+  chat.asked[0].end();
+  await settle();
+  const { write } = chat.kept;
+  chat.kept.write = async () => false;
+  chat.session.send("And kittens?");
+  chat.asked[1].say("small");
+  chat.asked[1].end();
+  chat.library.newChat();
+  const dogs = chat.ask("About dogs");
+  await settle();
+  chat.asked[2].end();
+  await settle();
+  chat.library.newChat();
+  await chat.library.rename(dogs, "Dogs");
+  await settle(100);
+  const ours = ({ id }) => [cats, dogs].includes(id);
+  assert.deepEqual(chat.store.state.conversations.filter(ours).map(({ title }) => title), ["Dogs", "About cats"]);
+  assert.deepEqual((await chat.library.read()).filter(ours).map(({ title, turns }) => [title, turns.at(-1).text]), [["Dogs", ""], ["About cats", "small"]]);
+  assert.deepEqual((await chat.library.read(cats)).map(({ turns }) => turns.length), [4]);
+  const undo = await chat.library.remove(cats);
+  assert.deepEqual((await chat.library.read()).filter(ours).map(({ id }) => id), [dogs]);
+  await undo();
+  assert.deepEqual((await chat.library.read(cats)).map(({ turns }) => turns.length), [4]);
+  chat.kept.write = write;
+  await chat.library.flush();
+  assert.equal((await chat.kept.read(cats)).turns.length, 4);
+});
+
 test("what could not be kept for want of room is held, and kept when there is some", async (t) => {
   const chat = await openChat(t);
   const cats = chat.ask("About cats");

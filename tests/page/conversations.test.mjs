@@ -134,8 +134,9 @@ test("what a record has beyond is left out, and settings that make no sense are 
   assert.deepEqual(read.chosen, {});
 });
 
-test("a file that was exported is imported, whole or not at all", () => {
+test("a file that was exported is imported, whole or not at all", async () => {
   const all = [talk("a", "b"), talk("c", "d")];
+  await new Promise((resolve) => setTimeout(resolve, 20)); // Several changes of one millisecond count as one after the other.
   assert.deepEqual(fromJson(toJson(all, 0)), all);
   const file = JSON.parse(toJson(all, 0));
   file.conversations[1].turns[0].text = 7;
@@ -247,7 +248,37 @@ test("a record of a later version, or a broken one, breaks nothing and is not wr
   await store.write(later);
   const kept = await new Promise((resolve) => (objects().get(`conversation:${later.id}`).onsuccess = ({ target }) => resolve(target.result)));
   assert.equal(kept.version, 2);
+  for (const { id } of [good, later, { id: "garbage" }]) await store.remove(id);
   database.close();
+  store.close();
+});
+
+test("what is removed is put back as it was, even what this page cannot read", async () => {
+  const store = await ConversationStore.open();
+  const later = talk("later", "b");
+  await store.write(later);
+  const database = await new Promise((resolve) => (indexedDB.open("webgemma").onsuccess = ({ target }) => resolve(target.result)));
+  const objects = () => database.transaction("conversations", "readwrite").objectStore("conversations");
+  objects().put({ version: 2, more: "of it" }, `conversation:${later.id}`);
+  const restore = await store.remove(later.id);
+  assert.deepEqual(await store.list(), []);
+  await restore();
+  assert.deepEqual((await store.list()).map(({ title }) => title), ["later"]);
+  const kept = await new Promise((resolve) => (objects().get(`conversation:${later.id}`).onsuccess = ({ target }) => resolve(target.result)));
+  assert.deepEqual(kept, { version: 2, more: "of it" });
+  await store.remove(later.id);
+  database.close();
+  store.close();
+});
+
+test("of several conversations all are kept, or none where one has no room", async () => {
+  const store = await ConversationStore.open();
+  const [one, two] = [talk("one", "b"), talk("two", "b")];
+  assert.equal(await store.writeAll([one, { ...two, model: () => {} }]), false); // What no database can hold.
+  assert.deepEqual(await store.list(), []);
+  assert.equal(await store.writeAll([one, two]), true);
+  assert.equal((await store.list()).length, 2);
+  for (const { id } of [one, two]) await store.remove(id);
   store.close();
 });
 
