@@ -24,6 +24,12 @@ OLD_RECORD = """(turns) => new Promise((resolve, reject) => {
   opened.onerror = reject;
 })"""
 
+FULL_DISK = """() => {
+  IDBObjectStore.prototype.put = () => {
+    throw new DOMException("", "QuotaExceededError");
+  };
+}"""
+
 
 @pytest.fixture
 def sidebar(faked: ChatPage) -> Sidebar:
@@ -98,6 +104,41 @@ def test_a_deleted_conversation_comes_back_whole_when_it_is_undone(faked: ChatPa
     sidebar.expect_titles("About dogs", "About cats")
     expect(faked.answers).to_have_text(["You said: About dogs"])
     expect(sidebar.toast).to_be_hidden()
+
+
+def test_conversations_that_were_deleted_one_after_the_other_come_back_one_after_the_other(
+    faked: ChatPage, sidebar: Sidebar
+) -> None:
+    have(faked, "About cats", "About dogs", "About birds")
+    sidebar.choose("About cats", "Delete")
+    expect(sidebar.toast).to_contain_text("“About cats” was deleted.")
+    sidebar.choose("About dogs", "Delete")
+    expect(sidebar.toast).to_contain_text("“About dogs” was deleted.")
+    sidebar.download("About birds", "Export as JSON")
+    expect(sidebar.toast).to_contain_text("1 conversation exported.")
+    sidebar.toast.get_by_role("button", name="Dismiss").click()
+    sidebar.undo.click()
+    sidebar.expect_titles("About birds", "About dogs")
+    sidebar.undo.click()
+    sidebar.expect_titles("About birds", "About dogs", "About cats")
+    expect(sidebar.toast).to_be_hidden()
+
+
+def test_on_a_full_disk_a_conversation_is_listed_and_exported_and_an_import_says_that_it_failed(
+    faked: ChatPage, sidebar: Sidebar, tmp_path: Path
+) -> None:
+    have(faked, "About cats")
+    path = tmp_path / "cats.json"
+    sidebar.download("About cats", "Export as JSON").save_as(path)
+    faked.page.evaluate(FULL_DISK)
+    have(faked, "About dogs")
+    expect(sidebar.toast).to_contain_text("This conversation could not be kept")
+    faked.start_over()
+    sidebar.expect_titles("About dogs", "About cats")
+    exported = json.loads(sidebar.download("About dogs", "Export as JSON").path().read_text())
+    assert [turn["text"] for turn in exported["conversations"][0]["turns"]] == ["About dogs", "You said: About dogs"]
+    sidebar.import_file(path)
+    expect(sidebar.toast).to_contain_text("Nothing was imported: the browser has no room for it.")
 
 
 def test_a_conversation_deleted_while_it_is_answered_stays_deleted(

@@ -1,9 +1,15 @@
 /** @import { Store } from "./store.js" */
 /** @import { Answer, Turn } from "./types.js" */
+import { toFailure } from "./failures.js";
 import { holdingTurn } from "./turn_locks.js";
 
 /** How an answer ends that is stopped: what was written of it stays. @type {Partial<Turn>} */
 export const STOPPED = { state: "done", finishReason: "abort" };
+
+/** @param {unknown} error @returns {Partial<Turn>} */
+function failed(error) {
+  return { state: "error", finishReason: undefined, failure: toFailure(error) };
+}
 
 /**
  * @typedef {object} Task
@@ -84,7 +90,8 @@ export class AnswerQueue {
     this.#working = true;
     for (let task = this.#tasks[0]; task; task = this.#tasks[0]) {
       const now = task;
-      this.#change(now, await now.write(now.abort.signal, (patch) => this.#change(now, patch)));
+      const end = await now.write(now.abort.signal, (patch) => this.#change(now, patch)).catch(failed);
+      this.#change(now, end);
       this.#remove(now);
     }
     this.#working = false;

@@ -1,5 +1,5 @@
 /** @import { Conversation } from "./types.js" */
-import { RecordError, parseConversation, toRecord } from "./conversation_record.js";
+import { RecordError, parseConversation, toRecord, untilNow } from "./conversation_record.js";
 import { strings } from "./strings.js";
 import { pathOf } from "./tree.js";
 
@@ -30,7 +30,7 @@ export function fromJson(text) {
   if (file?.format !== FORMAT || !Array.isArray(file.conversations)) throw new RecordError(strings.files.notOurs);
   return file.conversations.map((/** @type {unknown} */ record, /** @type {number} */ i) => {
     try {
-      return parseConversation(record);
+      return untilNow(parseConversation(record));
     } catch (error) {
       throw new RecordError(strings.files.conversation(i + 1, /** @type {Error} */ (error).message));
     }

@@ -39,7 +39,7 @@ export function parseConversation(value) {
     if (typeof id === "string" && turns.get(id)?.parent === (parent === "" ? null : parent)) chosen[parent] = id;
   }
   const stamps = object(record.stamps ?? {}, "stamps");
-  const stamp = (/** @type {string} */ name) => (typeof stamps[name] === "number" ? stamps[name] : created);
+  const stamp = (/** @type {string} */ name) => (isTime(stamps[name]) ? stamps[name] : created);
   return {
     id: text(record.id, "id"),
     title: text(record.title, "title", true),
@@ -59,6 +59,25 @@ export function parseConversation(value) {
  */
 export function toRecord(conversation) {
   return { version: RECORD_VERSION, ...conversation };
+}
+
+/**
+ * A conversation from another machine, whose clock may be ahead: nothing in it is later than now.
+ *
+ * @param {Conversation} conversation
+ * @param {number} [now]  ms since 1970
+ * @returns {Conversation}
+ */
+export function untilNow(conversation, now = Date.now()) {
+  const { created, updated, stamps, turns } = conversation;
+  const past = (/** @type {number} */ time) => Math.min(time, now);
+  return {
+    ...conversation,
+    created: past(created),
+    updated: past(updated),
+    stamps: { title: past(stamps.title), chosen: past(stamps.chosen), settings: past(stamps.settings) },
+    turns: turns.map((turn) => ({ ...turn, created: past(turn.created), changed: past(turn.changed) })),
+  };
 }
 
 /**
@@ -155,6 +174,11 @@ function text(value, name, mayBeEmpty = false) {
 
 /** @param {unknown} value @param {string} name @returns {number} */
 function time(value, name) {
-  if (typeof value !== "number" || !(value >= 0 && value <= 8.64e15)) throw new RecordError(strings.record.noTime(name));
+  if (!isTime(value)) throw new RecordError(strings.record.noTime(name));
   return value;
+}
+
+/** @param {unknown} value @returns {value is number} ms since 1970 */
+function isTime(value) {
+  return typeof value === "number" && value >= 0 && value <= 8.64e15;
 }

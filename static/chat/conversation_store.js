@@ -88,29 +88,56 @@ export class ConversationStore {
    * @returns {Promise<boolean>} false: there is no room for it
    */
   async write(conversation) {
-    const { id } = conversation;
-    const use = this.#use;
-    if (use) {
-      try {
-        await use("readwrite", (objects) => written(objects, conversation));
-      } catch {
-        this.#tell({ type: "not-kept", id }, true); // The conversation goes on.
-        return false;
-      }
-    } else this.#unkept.set(id, conversation);
-    this.#publish({ type: "changed", id });
+    const written = await this.writeAll([conversation]);
+    if (!written) this.#tell({ type: "not-kept", id: conversation.id }, true); // The conversation goes on.
+    return written;
+  }
+
+  /**
+   * Keeps all of these or none of them.
+   *
+   * @param {Conversation[]} conversations
+   * @returns {Promise<boolean>} false: there is no room for them
+   */
+  async writeAll(conversations) {
+    try {
+      await this.#use?.("readwrite", (objects) => written(objects, conversations));
+    } catch {
+      return false;
+    }
+    for (const conversation of conversations) {
+      if (!this.#use) this.#unkept.set(conversation.id, conversation);
+      this.#publish({ type: "changed", id: conversation.id });
+    }
     return true;
   }
 
-  /** @param {string} id */
+  /**
+   * @param {string} id
+   * @returns {Promise<() => Promise<void>>} puts back what was there as it was, even what this page cannot read
+   */
   async remove(id) {
+    const unkept = this.#unkept.get(id);
     this.#unkept.delete(id);
+    /** @type {[string, unknown][]} */
+    const removed = [];
     await this.#use?.("readwrite", (objects) => {
-      objects.delete(RECORD + id);
-      objects.delete(SUMMARY + id);
+      for (const key of [RECORD + id, SUMMARY + id]) {
+        const stored = objects.get(key);
+        stored.onsuccess = () => stored.result !== undefined && removed.push([key, stored.result]);
+        objects.delete(key);
+      }
       return promisifyRequest(objects.transaction);
     });
     this.#publish({ type: "removed", id });
+    return async () => {
+      if (unkept) this.#unkept.set(id, unkept);
+      await this.#use?.("readwrite", (objects) => {
+        for (const [key, value] of removed) objects.put(value, key);
+        return promisifyRequest(objects.transaction);
+      });
+      this.#publish({ type: "changed", id });
+    };
   }
 
   /**
@@ -152,7 +179,7 @@ export class ConversationStore {
       if (typeof key !== "string" || !key.startsWith(OLD)) continue;
       const conversation = fromOldRecord(key.slice(OLD.length), value);
       if (!conversation) continue;
-      await this.#use?.("readwrite", (objects) => written(objects, conversation));
+      await this.#use?.("readwrite", (objects) => written(objects, [conversation]));
       await del(key);
     }
   }
@@ -160,20 +187,22 @@ export class ConversationStore {
 
 /**
  * @param {IDBObjectStore} objects
- * @param {Conversation} conversation
+ * @param {Conversation[]} conversations
  * @returns {Promise<void>} when the transaction is through
  */
-function written(objects, conversation) {
-  const { id } = conversation;
-  const stored = objects.get(RECORD + id);
-  stored.onsuccess = () => {
-    // A record of a later version of the page, or one that is broken, is not written over.
-    const theirs = stored.result === undefined ? null : readable(stored.result);
-    if (stored.result !== undefined && !theirs) return;
-    const whole = theirs ? merged(conversation, theirs) : conversation;
-    objects.put(toRecord(whole), RECORD + id);
-    objects.put(summaryOf(whole), SUMMARY + id);
-  };
+function written(objects, conversations) {
+  for (const conversation of conversations) {
+    const { id } = conversation;
+    const stored = objects.get(RECORD + id);
+    stored.onsuccess = () => {
+      // A record of a later version of the page, or one that is broken, is not written over.
+      const theirs = stored.result === undefined ? null : readable(stored.result);
+      if (stored.result !== undefined && !theirs) return;
+      const whole = theirs ? merged(conversation, theirs) : conversation;
+      objects.put(toRecord(whole), RECORD + id);
+      objects.put(summaryOf(whole), SUMMARY + id);
+    };
+  }
   return promisifyRequest(objects.transaction).then(() => {});
 }
 
@@ -187,7 +216,7 @@ function readable(value) {
 }
 
 /** @param {Conversation} conversation @returns {Summary} */
-function summaryOf({ id, title, model, updated }) {
+export function summaryOf({ id, title, model, updated }) {
   return { id, title, model, updated };
 }
 

@@ -3,7 +3,8 @@
 /** @import { Store } from "./store.js" */
 /** @import { AppState, Conversation, Settings, Turn } from "./types.js" */
 import { conversationOf } from "./answers.js";
-import { choosing, merged, newConversation, versionsOf } from "./tree.js";
+import { summaryOf } from "./conversation_store.js";
+import { changed, choosing, merged, newConversation, versionsOf } from "./tree.js";
 import { isBeingWritten, whenReleased } from "./turn_locks.js";
 import { interrupted } from "./turns.js";
 
@@ -69,13 +70,15 @@ export class Library {
     this.#timer = undefined;
     const changed = [...this.#changed.values()];
     this.#changed.clear();
-    const write = async (/** @type {Conversation} */ conversation) => {
-      const written = await this.#kept.write(conversation);
-      // Answered while another one was shown, it would be nowhere. It is tried again with the next change.
-      if (!written && !this.#changed.has(conversation.id)) this.#changed.set(conversation.id, conversation);
-    };
-    this.#written = Promise.all([this.#written, ...changed.map(write)]);
+    this.#written = Promise.all([this.#written, ...changed.map((conversation) => this.#keep(conversation))]);
     await this.#written;
+  }
+
+  /** @param {Conversation} conversation  where there is no room for it, it is held, and tried again with the next change */
+  async #keep(conversation) {
+    if (await this.#kept.write(conversation)) return;
+    const meanwhile = this.#changed.get(conversation.id);
+    this.#changed.set(conversation.id, meanwhile ? merged(meanwhile, conversation) : conversation);
   }
 
   /** An empty conversation, with the settings that new ones have. */
@@ -127,8 +130,7 @@ export class Library {
    */
   changeSettings(patch) {
     const { conversation } = this.#store.state;
-    const stamps = { ...conversation.stamps, settings: Date.now() };
-    this.#store.update({ conversation: { ...conversation, settings: { ...conversation.settings, ...patch }, stamps } });
+    this.#store.update({ conversation: changed(conversation, "settings", { ...conversation.settings, ...patch }) });
   }
 
   /**
@@ -136,19 +138,15 @@ export class Library {
    * @param {string} title
    */
   async rename(id, title) {
-    const named = (/** @type {Conversation} */ conversation) => ({
-      ...conversation,
-      title,
-      stamps: { ...conversation.stamps, title: Date.now() },
-    });
+    const named = (/** @type {Conversation} */ conversation) => changed(conversation, "title", title);
     const live = conversationOf(this.#store.state, id);
     if (live) {
       this.#store.replace(named(live));
       await this.flush();
       return;
     }
-    const kept = await this.#kept.read(id);
-    if (kept) await this.#kept.write(named(kept));
+    const [kept] = await this.read(id);
+    if (kept) await this.#keep(named(kept));
   }
 
   /**
@@ -158,35 +156,43 @@ export class Library {
   async remove(id) {
     const shown = this.#store.state.conversation.id === id;
     this.#session.abandon(id);
-    await this.flush();
-    const kept = (await this.#kept.read(id)) ?? this.#changed.get(id);
+    const [conversation] = await this.read(id);
     if (this.#store.state.conversation.id === id) this.newChat();
     this.#changed.delete(id);
-    await this.#kept.remove(id);
+    const restore = await this.#kept.remove(id);
     return async () => {
-      if (!kept) return;
-      await this.#kept.write(kept);
+      await (conversation ? this.#keep(conversation) : restore());
       if (shown && this.#store.state.turns.length === 0) await this.open(id);
     };
   }
 
-  /** @param {Conversation[]} conversations  checked ones; those that are here already are merged */
+  /**
+   * Keeps all of these, or none where there is no room.
+   *
+   * @param {Conversation[]} conversations  checked ones; those that are here already are merged
+   * @returns {Promise<boolean>} whether they are kept
+   */
   async add(conversations) {
-    for (const conversation of conversations) {
-      await this.#kept.write(conversation);
-      await this.#takeOver(conversation.id);
-    }
+    const kept = await this.#kept.writeAll(conversations);
+    if (kept) for (const { id } of conversations) await this.#takeOver(id);
+    return kept;
   }
 
   /**
+   * What there is, with what could not be kept.
+   *
    * @param {string} [id]  default: all
    * @returns {Promise<Conversation[]>} the newest first
    */
   async read(id) {
     await this.flush();
-    if (id === undefined) return await this.#kept.readAll();
-    const conversation = await this.#kept.read(id);
-    return conversation ? [conversation] : [];
+    const kept = id === undefined ? await this.#kept.readAll() : [await this.#kept.read(id)];
+    const all = new Map(kept.flatMap((conversation) => (conversation ? [[conversation.id, conversation]] : [])));
+    for (const ours of this.#changed.values()) {
+      const theirs = all.get(ours.id);
+      if (id === undefined || id === ours.id) all.set(ours.id, theirs ? merged(ours, theirs) : ours);
+    }
+    return [...all.values()].sort((a, b) => b.updated - a.updated);
   }
 
   /**
@@ -266,11 +272,14 @@ export class Library {
   }
 
   async #list() {
-    this.#store.update({ conversations: await this.#kept.list() });
+    const kept = await this.#kept.list();
+    const all = new Map(kept.map((summary) => [summary.id, summary]));
+    for (const ours of this.#changed.values()) all.set(ours.id, summaryOf(ours));
+    this.#store.update({ conversations: [...all.values()].sort((a, b) => b.updated - a.updated) });
   }
 
   async #showAddress() {
-    const id = location.hash.startsWith(HASH) ? decodeURIComponent(location.hash.slice(HASH.length)) : null;
+    const id = location.hash.startsWith(HASH) ? decoded(location.hash.slice(HASH.length)) : null;
     if (id === null) {
       if (this.#store.state.turns.length > 0) this.newChat();
     } else if (!(await this.open(id))) this.#setAddress(null);
@@ -284,5 +293,14 @@ export class Library {
     // A new conversation has no address of its own before its first question, which is no step to go back from.
     if (location.hash === "" && id === this.#store.state.conversation.id) history.replaceState(null, "", address);
     else history.pushState(null, "", address);
+  }
+}
+
+/** @param {string} encoded @returns {string} "" for what is none: it names no conversation */
+function decoded(encoded) {
+  try {
+    return decodeURIComponent(encoded);
+  } catch {
+    return "";
   }
 }

@@ -64,7 +64,7 @@ export function mountLibrary(store, library, kept) {
     try {
       if (file.size > LARGEST_FILE) throw new RecordError(strings.files.tooLarge);
       const conversations = fromJson(await file.text());
-      await library.add(conversations);
+      if (!(await library.add(conversations))) throw new RecordError(strings.files.noRoom);
       toast.show(strings.sidebar.imported(conversations.length));
     } catch (error) {
       toast.show(strings.sidebar.notImported(/** @type {Error} */ (error).message));

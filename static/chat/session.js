@@ -35,6 +35,8 @@ export class Session {
   #query;
   /** @type {EngineLike | null} */
   #engine = null;
+  /** The engine that failed, if it was the last one: it is loaded again before it is asked anything. @type {EngineLike | null} */
+  #broken = null;
   /** Ends the loading, when the page is left. */
   #loading = new AbortController();
   /** Answers written before all of the model's bytes were verified. @type {Answer[] | null} */
@@ -132,6 +134,7 @@ export class Session {
    * @param {Failure} failure
    */
   #withdraw(failure) {
+    this.#broken = this.#engine;
     for (const { conversation, turn } of this.#provisional ?? []) {
       this.#store.updateTurn(conversation, turn, { text: "", state: "error", finishReason: undefined, failure });
     }
@@ -227,8 +230,7 @@ export class Session {
   retry(id) {
     const failed = this.#turn(id);
     if (!failed?.failure || this.#store.state.answering) return;
-    const broken = needsReload(failed.failure) || !this.#engine ? { broken: this.#engine } : {};
-    this.#write(failed, { before: failed, ...broken });
+    this.#write(failed, { before: failed, load: true });
   }
 
   /** @param {string} id */
@@ -272,7 +274,7 @@ export class Session {
 
   async #disposeEngine() {
     const engine = this.#engine;
-    this.#engine = null;
+    this.#engine = this.#broken = null;
     try {
       await engine?.dispose();
     } catch {
@@ -287,9 +289,9 @@ export class Session {
    * @param {object} [options]
    * @param {boolean} [options.continued]  its text is gone on with, else it begins anew
    * @param {Turn} [options.before]  what it was and is again when it is taken back; default: an answer that was stopped
-   * @param {EngineLike | null} [options.broken]  the engine that failed: unless another one is there by then, it is loaded again
+   * @param {boolean} [options.load]  where there is no engine, one is loaded
    */
-  #write({ id: turn }, { continued = false, before, broken } = {}) {
+  #write({ id: turn }, { continued = false, before, load = false } = {}) {
     const answer = { conversation: this.#store.state.conversation.id, turn };
     this.#store.updateTurn(answer.conversation, turn, { state: "streaming", finishReason: undefined, failure: undefined });
     const end = before ? { state: before.state, finishReason: before.finishReason, failure: before.failure } : STOPPED;
@@ -297,7 +299,7 @@ export class Session {
       answer,
       before: end,
       write: async (signal, change) => {
-        if (broken !== undefined && broken === this.#engine) await this.#reload();
+        if (this.#engine ? this.#engine === this.#broken : load) await this.#reload();
         if (signal.aborted) return end;
         const engine = this.#engine;
         if (!engine) return before ? end : { state: "error", failure: this.#store.state.failure ?? toFailure(new Error(strings.failures.notLoaded)) };
@@ -308,6 +310,7 @@ export class Session {
         const { canThink } = this.#store.state;
         const ended = await streamAnswer(engine, conversation, now, { continued, canThink, signal, change });
         if (!ended.failure) await this.#readFacts(engine);
+        else if (needsReload(ended.failure)) this.#broken = engine;
         this.#store.update({ notice: null });
         return ended;
       },

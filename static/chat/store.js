@@ -28,7 +28,13 @@ export class Store {
     const { conversation = previous.conversation } = patch;
     const turns = conversation === previous.conversation ? previous.turns : pathOf(conversation);
     this.#state = whole({ ...previous, ...patch }, turns);
-    for (const listener of this.#listeners) listener(this.#state, previous);
+    for (const listener of this.#listeners) {
+      try {
+        listener(this.#state, previous);
+      } catch (error) {
+        reportError(error); // A view that fails takes neither the others nor the answer with it.
+      }
+    }
   }
 
   /**

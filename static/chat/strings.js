@@ -103,6 +103,7 @@ export const strings = {
     notJson: "the file is not JSON",
     notOurs: "the file has no conversations of WebGemma",
     tooLarge: "the file is larger than 200 MB",
+    noRoom: "the browser has no room for it",
     conversation: (/** @type {number} */ index, /** @type {string} */ problem) => `conversation ${index}: ${problem}`,
     you: "You",
   },

@@ -15,6 +15,30 @@ export function newConversation(model, settings, now = Date.now()) {
 }
 
 /**
+ * When something was changed that was changed before: later than that, whatever the clock says. Of two copies the later one counts, and a
+ * clock may have been put back, or the other copy come from a machine whose clock is ahead.
+ *
+ * @param {number} before
+ * @param {number} now
+ */
+function after(before, now) {
+  return Math.max(now, before + 1);
+}
+
+/**
+ * @template {"title" | "settings"} K
+ * @param {Conversation} conversation
+ * @param {K} name
+ * @param {Conversation[K]} value
+ * @param {number} [now]  ms since 1970
+ * @returns {Conversation}
+ */
+export function changed(conversation, name, value, now = Date.now()) {
+  const { stamps } = conversation;
+  return { ...conversation, [name]: value, stamps: { ...stamps, [name]: after(stamps[name], now) } };
+}
+
+/**
  * @param {Conversation} conversation
  * @returns {Turn[]} from the first question to the end of the branch that is chosen
  */
@@ -69,7 +93,7 @@ export function versionsOf({ turns }, turn) {
 export function withTurns(conversation, added, now = Date.now()) {
   const chosen = { ...conversation.chosen };
   for (const { id, parent } of added) chosen[parent ?? ROOT] = id;
-  const stamps = { ...conversation.stamps, chosen: now };
+  const stamps = { ...conversation.stamps, chosen: after(conversation.stamps.chosen, now) };
   return { ...conversation, turns: [...conversation.turns, ...added], chosen, stamps, updated: now };
 }
 
@@ -81,7 +105,7 @@ export function withTurns(conversation, added, now = Date.now()) {
  */
 export function choosing(conversation, turn, now = Date.now()) {
   const chosen = { ...conversation.chosen, [turn.parent ?? ROOT]: turn.id };
-  return { ...conversation, chosen, stamps: { ...conversation.stamps, chosen: now } };
+  return { ...conversation, chosen, stamps: { ...conversation.stamps, chosen: after(conversation.stamps.chosen, now) } };
 }
 
 /**
@@ -96,7 +120,7 @@ export function withTurn(conversation, id, patch, now = Date.now()) {
   const turns = conversation.turns.map((turn) => {
     if (turn.id !== id) return turn;
     found = true;
-    return { ...turn, ...patch, changed: now };
+    return { ...turn, ...patch, changed: after(turn.changed, now) };
   });
   return found ? { ...conversation, turns, updated: now } : conversation;
 }

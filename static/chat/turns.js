@@ -15,6 +15,9 @@ export function newTurn(role, text, parent, more = {}) {
   return { id: crypto.randomUUID(), parent, role, text, state, created: now, changed: now, ...more };
 }
 
+/** The failure of an answer that was cut off: what there is of it is as good as any. */
+const INTERRUPTED = "interrupted";
+
 /**
  * An answer that nobody writes any more. Its time stays: a tab that does write it yet knows better.
  *
@@ -23,19 +26,19 @@ export function newTurn(role, text, parent, more = {}) {
  */
 export function interrupted(turn) {
   if (turn.state !== "streaming") return turn;
-  return { ...turn, state: "error", failure: { code: "interrupted", message: strings.failures.interrupted, hint: "" } };
+  return { ...turn, state: "error", failure: { code: INTERRUPTED, message: strings.failures.interrupted, hint: "" } };
 }
 
 /** @param {Turn} turn  an answer; one that reached a limit, was stopped or was cut off can be gone on with, if there is something of it */
 export function canContinue({ role, state, finishReason, failure, text }) {
   const cut = state === "done" && (finishReason === "length" || finishReason === "abort");
-  return role === "assistant" && (cut || failure?.code === "interrupted") && text.trim() !== "";
+  return role === "assistant" && (cut || failure?.code === INTERRUPTED) && text.trim() !== "";
 }
 
 /**
  * The messages that answer `answerId`: everything before it. A question whose answer failed or stayed empty (stopped at
- * once) is left out with it, since the chat template wants user and model to alternate. Thoughts are not part of the history, but
- * of an answer that is gone on with.
+ * once) is left out with it, since the chat template wants user and model to alternate; an answer that was cut off is there as far as it
+ * came. Thoughts are not part of the history, but of an answer that is gone on with.
  *
  * @param {Turn[]} turns  of one branch
  * @param {string} answerId
@@ -50,7 +53,7 @@ export function messagesFor(turns, answerId, { system = "", continued = false } 
   const messages = system.trim() === "" ? [] : [{ role: "system", content: system }];
   for (let i = 0; i + 1 < end; i += 2) {
     const [question, answer] = [turns[i], turns[i + 1]];
-    if (!question || !answer?.text.trim() || answer.state === "error") continue;
+    if (!question || !answer?.text.trim() || (answer.state === "error" && answer.failure?.code !== INTERRUPTED)) continue;
     messages.push({ role: "user", content: contentOf(question) }, { role: "assistant", content: answer.text });
   }
   const question = turns[end - 1];

@@ -123,26 +123,78 @@ test("a question that waits is deleted with its conversation", async (t) => {
   assert.deepEqual(chat.store.state.answers, []);
 });
 
-test("an answer that failed is written again in its turn, with an engine that is loaded anew only then", async (t) => {
+test("an engine that failed is loaded again before the next answer, and a failed answer is written again in its turn", async (t) => {
   const chat = await openChat(t);
   const cats = chat.ask("About cats");
   chat.asked[0].say("half");
   chat.asked[0].fail("device-lost");
   await settle();
+  assert.equal(chat.engines.loads, 1, "not before it is needed");
   chat.library.newChat();
   chat.ask("About dogs");
   await chat.library.open(cats);
   chat.session.retry(chat.store.state.turns.at(-1).id);
   assert.deepEqual(chat.shown, [["half", "streaming", undefined]], "nothing is lost while it waits");
   await settle();
-  assert.equal(chat.engines.loads, 1);
+  assert.deepEqual([chat.engines.loads, chat.asked[1].question], [2, "About dogs"]);
   chat.asked[1].end();
   await settle();
-  assert.equal(chat.engines.loads, 2);
   chat.asked[2].say("whole");
   chat.asked[2].end();
   await settle();
+  assert.equal(chat.engines.loads, 2, "the one that is there has not failed");
   assert.deepEqual(chat.shown, [["whole", "done", "stop"]]);
+});
+
+test("an answer that failed on another day is written again by the engine that is there", async (t) => {
+  const before = await openChat(t);
+  const cats = before.ask("About cats");
+  before.asked[0].fail("device-lost");
+  await settle();
+  const chat = await openChat(t, { hash: `#c=${cats}` });
+  chat.session.retry(chat.store.state.turns.at(-1).id);
+  await settle();
+  chat.asked[0].end();
+  await settle();
+  assert.equal(chat.engines.loads, 1);
+});
+
+test("after bytes that turned out to be wrong the next question has a new engine", async (t) => {
+  const chat = await openChat(t);
+  chat.engines.emit({ type: "partial", text: "" });
+  chat.engines.emit({ type: "withdrawn", text: "", error: { code: "shard-hash", message: "", hint: "" } });
+  chat.ask("About cats");
+  await settle();
+  assert.equal(chat.engines.loads, 2);
+  chat.asked[0].end();
+  await settle();
+});
+
+test("a view that fails when an answer ends takes no other with it, and the next question is answered", async (t) => {
+  const chat = await openChat(t);
+  /** @type {unknown[]} */
+  const reported = [];
+  globalThis.reportError = (error) => reported.push(error.message);
+  const stop = chat.store.subscribe(({ turns }) => {
+    if (turns.at(-1)?.state === "done") throw new Error("a view");
+  });
+  let seen = "";
+  chat.store.subscribe(({ turns }) => (seen = turns.at(-1)?.state ?? ""));
+  chat.ask("About cats");
+  chat.asked[0].end();
+  await settle();
+  assert.deepEqual([seen, reported.includes("a view"), chat.store.state.answers], ["done", true, []]);
+  chat.ask("And dogs?");
+  await settle();
+  assert.equal(chat.asked[1].question, "And dogs?");
+  stop();
+  chat.asked[1].end();
+  await settle();
+});
+
+test("an address that is none opens an empty conversation", async (t) => {
+  const chat = await openChat(t, { hash: "#c=%E0" });
+  assert.deepEqual([chat.store.state.phase, chat.store.state.turns, location.hash], ["ready", [], ""]);
 });
 
 test("where the engine cannot be loaded again, the failed answer is as it was and a question that waits says why", async (t) => {
@@ -207,6 +259,37 @@ test("what another tab does to a conversation that is answered behind is there w
   chat.asked[0].end();
   await settle();
   assert.equal((await chat.kept.read(cats)).title, "My cats");
+});
+
+test("what could not be kept for want of room is listed, exported and renamed as it is now", async (t) => {
+  const chat = await openChat(t);
+  const cats = chat.ask("About cats");
+  chat.asked[0].end();
+  await settle();
+  const { write } = chat.kept;
+  chat.kept.write = async () => false;
+  chat.session.send("And kittens?");
+  chat.asked[1].say("small");
+  chat.asked[1].end();
+  chat.library.newChat();
+  const dogs = chat.ask("About dogs");
+  await settle();
+  chat.asked[2].end();
+  await settle();
+  chat.library.newChat();
+  await chat.library.rename(dogs, "Dogs");
+  await settle(100);
+  const ours = ({ id }) => [cats, dogs].includes(id);
+  assert.deepEqual(chat.store.state.conversations.filter(ours).map(({ title }) => title), ["Dogs", "About cats"]);
+  assert.deepEqual((await chat.library.read()).filter(ours).map(({ title, turns }) => [title, turns.at(-1).text]), [["Dogs", ""], ["About cats", "small"]]);
+  assert.deepEqual((await chat.library.read(cats)).map(({ turns }) => turns.length), [4]);
+  const undo = await chat.library.remove(cats);
+  assert.deepEqual((await chat.library.read()).filter(ours).map(({ id }) => id), [dogs]);
+  await undo();
+  assert.deepEqual((await chat.library.read(cats)).map(({ turns }) => turns.length), [4]);
+  chat.kept.write = write;
+  await chat.library.flush();
+  assert.equal((await chat.kept.read(cats)).turns.length, 4);
 });
 
 test("what could not be kept for want of room is held, and kept when there is some", async (t) => {
@@ -278,7 +361,7 @@ test("of answers elsewhere a listener hears once that they are over, of the one 
   await settle();
   assert.deepEqual(heard(), ["“About cats” is answered. Answering."]);
   await chat.library.open(cats);
-  chat.asked[1].fail("device-lost");
+  chat.asked[1].fail("bad-request");
   await settle();
   assert.deepEqual(heard(), ["Opened: About cats", "“About dogs” could not be answered."]);
   chat.ask("And kittens?");

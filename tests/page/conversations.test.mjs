@@ -8,7 +8,7 @@ import { groupsOf, search } from "../../static/chat/conversation_list.js";
 import { fromOldRecord, parseConversation, toRecord } from "../../static/chat/conversation_record.js";
 import { ConversationStore } from "../../static/chat/conversation_store.js";
 import { MODEL_DEFAULTS } from "../../static/chat/settings.js";
-import { choosing, merged, newConversation, pathOf, titleFrom, versionsOf, withTurn, withTurns } from "../../static/chat/tree.js";
+import { changed, choosing, merged, newConversation, pathOf, titleFrom, versionsOf, withTurn, withTurns } from "../../static/chat/tree.js";
 import { newTurn } from "../../static/chat/turns.js";
 import { get, set } from "../../static/vendor/idb-keyval.js";
 
@@ -50,8 +50,8 @@ test("a branch remembers the versions that were chosen below it", () => {
 test("two tabs that went on with one conversation lose nothing: their turns become branches", () => {
   const base = talk("a", "b");
   const end = pathOf(base).at(-1).id;
-  const one = withTurns(base, [newTurn("user", "from one", end)], 1000);
-  const two = withTurns(base, [newTurn("user", "from two", end)], 2000);
+  const one = withTurns(base, [newTurn("user", "from one", end)], Date.now() + 1000);
+  const two = withTurns(base, [newTurn("user", "from two", end)], Date.now() + 2000);
   for (const both of [merged(one, two), merged(two, one)]) {
     assert.deepEqual(texts(both), ["a", "b", "from two"]);
     assert.deepEqual(new Set(versionsOf(both, pathOf(both)[2]).map(({ text }) => text)), new Set(["from one", "from two"]));
@@ -68,6 +68,21 @@ test("merging takes the later copy of a turn and of a title, and is the same twi
   assert.deepEqual(merged(both, later), both);
   assert.deepEqual(merged(later, base).turns, both.turns);
   assert.equal(both.turns[0], base.turns[0]);
+});
+
+test("a clock that goes back loses no change: each is later than the one before it", () => {
+  const ahead = Date.now() + 600_000;
+  const base = talk("a", "half");
+  base.turns[1].changed = ahead;
+  base.stamps = { title: ahead, chosen: ahead, settings: ahead };
+  const gone = withTurn(base, base.turns[1].id, { text: "half and all" });
+  assert.deepEqual(texts(merged(gone, base)), ["a", "half and all"]);
+  assert.deepEqual(texts(merged(base, gone)), ["a", "half and all"]);
+  const other = newTurn("assistant", "b2", base.turns[0].id);
+  const [two, one] = [withTurns(base, [other]), choosing(withTurns(base, [other]), base.turns[1])];
+  assert.deepEqual([texts(merged(base, two)), texts(merged(two, choosing(two, base.turns[1])))], [["a", "b2"], ["a", "half"]]);
+  assert.deepEqual(texts(merged(one, base)), ["a", "half"]);
+  assert.equal(merged(base, changed(base, "title", "Mine")).title, "Mine");
 });
 
 test("titles are the question's first words", () => {
@@ -119,8 +134,9 @@ test("what a record has beyond is left out, and settings that make no sense are 
   assert.deepEqual(read.chosen, {});
 });
 
-test("a file that was exported is imported, whole or not at all", () => {
+test("a file that was exported is imported, whole or not at all", async () => {
   const all = [talk("a", "b"), talk("c", "d")];
+  await new Promise((resolve) => setTimeout(resolve, 20)); // Several changes of one millisecond count as one after the other.
   assert.deepEqual(fromJson(toJson(all, 0)), all);
   const file = JSON.parse(toJson(all, 0));
   file.conversations[1].turns[0].text = 7;
@@ -128,6 +144,20 @@ test("a file that was exported is imported, whole or not at all", () => {
   assert.throws(() => fromJson("{"), /not JSON/);
   assert.throws(() => fromJson('{"chats": []}'), /has no conversations of WebGemma/);
   assert.throws(() => fromJson("null"), /has no conversations of WebGemma/);
+});
+
+test("a file from a machine whose clock is ahead, or whose times make no sense, is changed here like any other", () => {
+  const ahead = Date.now() + 600_000;
+  const file = JSON.parse(toJson([talk("a", "b")], 0));
+  const [record] = file.conversations;
+  Object.assign(record, { created: ahead, updated: ahead, stamps: { title: 1e300, chosen: ahead, settings: -5 } });
+  for (const turn of record.turns) turn.changed = ahead;
+  const [read] = fromJson(JSON.stringify(file));
+  const times = [read.created, read.updated, ...Object.values(read.stamps), ...read.turns.flatMap((turn) => [turn.created, turn.changed])];
+  assert.ok(times.every((time) => time >= 0 && time <= Date.now()), String(times));
+  record.stamps = { title: 1e300 };
+  const kept = parseConversation(record);
+  assert.equal(merged(kept, changed(kept, "title", "Mine")).title, "Mine");
 });
 
 test("as Markdown a conversation has its title, its files and the branch that is shown", () => {
@@ -218,7 +248,37 @@ test("a record of a later version, or a broken one, breaks nothing and is not wr
   await store.write(later);
   const kept = await new Promise((resolve) => (objects().get(`conversation:${later.id}`).onsuccess = ({ target }) => resolve(target.result)));
   assert.equal(kept.version, 2);
+  for (const { id } of [good, later, { id: "garbage" }]) await store.remove(id);
   database.close();
+  store.close();
+});
+
+test("what is removed is put back as it was, even what this page cannot read", async () => {
+  const store = await ConversationStore.open();
+  const later = talk("later", "b");
+  await store.write(later);
+  const database = await new Promise((resolve) => (indexedDB.open("webgemma").onsuccess = ({ target }) => resolve(target.result)));
+  const objects = () => database.transaction("conversations", "readwrite").objectStore("conversations");
+  objects().put({ version: 2, more: "of it" }, `conversation:${later.id}`);
+  const restore = await store.remove(later.id);
+  assert.deepEqual(await store.list(), []);
+  await restore();
+  assert.deepEqual((await store.list()).map(({ title }) => title), ["later"]);
+  const kept = await new Promise((resolve) => (objects().get(`conversation:${later.id}`).onsuccess = ({ target }) => resolve(target.result)));
+  assert.deepEqual(kept, { version: 2, more: "of it" });
+  await store.remove(later.id);
+  database.close();
+  store.close();
+});
+
+test("of several conversations all are kept, or none where one has no room", async () => {
+  const store = await ConversationStore.open();
+  const [one, two] = [talk("one", "b"), talk("two", "b")];
+  assert.equal(await store.writeAll([one, { ...two, model: () => {} }]), false); // What no database can hold.
+  assert.deepEqual(await store.list(), []);
+  assert.equal(await store.writeAll([one, two]), true);
+  assert.equal((await store.list()).length, 2);
+  for (const { id } of [one, two]) await store.remove(id);
   store.close();
 });
 

@@ -61,6 +61,12 @@ test("questions without an answer are not sent again", () => {
   assert.deepEqual(messagesFor(all, all[5].id), [{ role: "user", content: "c" }]);
 });
 
+test("an answer that was cut off is in the history with what there is of it", () => {
+  const interrupted = { state: "error", failure: { code: "interrupted", message: "", hint: "" } };
+  const all = turns({ text: "a" }, { text: "half", ...interrupted }, { text: "b" }, { text: "", ...interrupted }, { text: "c" }, { text: "" });
+  assert.deepEqual(messagesFor(all, all[5].id).map(({ content }) => content), ["a", "half", "c"]);
+});
+
 test("retrying an answer sends nothing that came after it", () => {
   const all = turns({ text: "a" }, { text: "x", state: "error" }, { text: "b" }, { text: "c" });
   assert.deepEqual(messagesFor(all, all[1].id), [{ role: "user", content: "a" }]);

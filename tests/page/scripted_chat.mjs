@@ -21,9 +21,12 @@ function stubBrowser() {
     history: { pushState: go, replaceState: go },
     navigator: { gpu: {} },
     addEventListener: () => {},
+    reportError: (error) => queueMicrotask(() => {
+      throw error;
+    }),
     fetch: async () => new Response(JSON.stringify({ default: "demo", models: [{ name: "demo", title: "Demo", state: "ready" }] })),
   };
-  for (const [name, value] of Object.entries(stubs)) Object.defineProperty(globalThis, name, { value, configurable: true });
+  for (const [name, value] of Object.entries(stubs)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
 }
 
 /** An answer that the engine was asked for. */
