@@ -28,17 +28,15 @@ def summary(result: Result) -> str:
             for number, visit in enumerate(result["visits"], 1)
         ),
         f"GPU memory         {stats['gpuBytes'] / 1e6:.0f} MB: weights {memory['weights'] / 1e6:.0f}, "
-        f"per-layer embeddings {memory['perLayerEmbeddings'] / 1e6:.0f}, K/V {memory['caches'] / 1e6:.0f}, "
+        f"per-layer embeddings {memory['embeddings'] / 1e6:.0f}, K/V {memory['cache'] / 1e6:.0f}, "
         f"other {memory['other'] / 1e6:.0f}",
         f"a token            {stats['dispatchesPerToken']} dispatches, {created} GPU objects created in "
         f"{allocations['tokens']} tokens, {'?' if heap is None else format(heap, '.0f')} bytes of JavaScript each",
     ]
     for length, speed in result["prefill"].items():
         lines.append(f"prefill at {length:>6}  {speed['tokensPerSecond']:8.1f} tokens/s   {_range(speed)}")
-    for length, speed in result["decode"].items():
-        gpu = speed["gpuMicroseconds"]
-        times = f"wall {speed['wallMicroseconds']:.0f} us, GPU {'?' if gpu is None else format(gpu, '.0f')} us a token"
-        lines.append(f"decode at {length:>7}  {speed['tokensPerSecond']:8.1f} tokens/s   {_range(speed)}; {times}")
+    lines += [f"decode at {length:>7}  {_decoding(speed)}" for length, speed in result["decode"].items()]
+    lines += [f"sampled at {length:>6}  {_decoding(speed)}" for length, speed in result["sampled"].items()]
     for name, step in result["kernels"].items():
         lines += ["", f"{name}: {step['microseconds']:.0f} us, floor {step['floorMicroseconds']:.0f} us"]
         lines.append(f"  {'kernel':40} {'times':>5} {'alone us':>9} {'chain us':>9} {'floor us':>9} {'share':>6}")
@@ -48,6 +46,12 @@ def summary(result: Result) -> str:
             for kernel in step["kernels"]
         ]
     return "\n".join(lines)
+
+
+def _decoding(speed: Mapping[str, Any]) -> str:
+    gpu = "?" if speed["gpuMicroseconds"] is None else format(speed["gpuMicroseconds"], ".0f")
+    times = f"wall {speed['wallMicroseconds']:.0f} us, GPU {gpu} us a token"
+    return f"{speed['tokensPerSecond']:8.1f} tokens/s   {_range(speed)}; {times}"
 
 
 def _range(speed: Mapping[str, float]) -> str:
@@ -97,6 +101,8 @@ def metrics(result: Result) -> dict[str, float]:
     found: dict[str, float] = {}
     for length, speed in result["prefill"].items():
         found[f"first token after {length}, ms"] = speed["median"]
+    for length, speed in result["sampled"].items():
+        found[f"a sampled token at {length}, ms"] = speed["wallMicroseconds"] / 1000
     for length, speed in result["decode"].items():
         found[f"a token at {length}, ms"] = speed["wallMicroseconds"] / 1000
         if speed["gpuMicroseconds"] is not None:

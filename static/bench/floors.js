@@ -23,6 +23,7 @@
  * @typedef {object} Machine  what the GPU can do, measured on it
  * @property {number} bytesPerSecond  read from memory
  * @property {number} flopsPerSecond  f32 multiply-adds, two each
+ * @property {number | null} int8PerSecond  the same of int8, four at a time; null where WGSL has no such product
  * @property {number} launchMicroseconds  a dispatch that does nothing but wait for the one before
  */
 
@@ -107,10 +108,12 @@ function attention(cache, { rows, position, context, config }) {
  *
  * @param {Work} work
  * @param {Machine} machine
+ * @param {boolean} [int8]  whether it multiplies in int8
  * @returns {number} microseconds
  */
-export function floorMicroseconds({ bytes, flops }, { bytesPerSecond, flopsPerSecond, launchMicroseconds }) {
-  return launchMicroseconds + 1e6 * Math.max(bytes / bytesPerSecond, flops / flopsPerSecond);
+export function floorMicroseconds({ bytes, flops }, { bytesPerSecond, flopsPerSecond, int8PerSecond, launchMicroseconds }, int8 = false) {
+  const rate = (int8 && int8PerSecond) || flopsPerSecond;
+  return launchMicroseconds + 1e6 * Math.max(bytes / bytesPerSecond, flops / rate);
 }
 
 /**

@@ -40,6 +40,20 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   if (all.x + all.y + all.z + all.w == 1.0) { result[0] = all.x; }
 }`;
 const FLOPS_PER_THREAD = PRODUCTS * 4 * 4 * 2;
+const CHAINS = Array.from({ length: 16 }, (_, i) => `a${i}`);
+const MULTIPLY_INT8 = `
+@group(0) @binding(0) var<storage, read_write> result: array<i32>;
+@compute @workgroup_size(${THREADS})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let b = id.x * 0x9e3779b1u;
+  ${CHAINS.map((name, i) => `var ${name} = i32(id.x) + ${i};`).join("\n  ")}
+  for (var i = 0; i < ${PRODUCTS}; i++) {
+    ${CHAINS.map((name) => `${name} += dot4I8Packed(bitcast<u32>(${name}), b);`).join("\n    ")}
+  }
+  if ((${CHAINS.join(" ^ ")}) == 1) { result[0] = 1; }
+}`;
+const INT8_PER_THREAD = PRODUCTS * CHAINS.length * 4 * 2;
+const HAS_INT8 = "packed_4x8_integer_dot_product";
 
 /**
  * Measures what no kernel on this GPU can beat: reading memory, multiplying, and waiting for the dispatch before.
@@ -78,16 +92,23 @@ export async function measureMachine(device, clock) {
   for (const groups of GRIDS) reads.push(await best(read(groups), 256));
   const depend = await kernel(DEPEND, [result]);
   const launchMicroseconds = await best(depend(1), 8192);
-  const multiply = await kernel(MULTIPLY, [result]);
-  // As many threads as fill a large GPU, unless a few take long already.
-  const few = await best(multiply(8), 1);
-  const groups = few > 500 ? 8 : 8192;
-  const multiplied = groups === 8 ? few : await best(multiply(groups), 64);
+  /** @param {string} code @param {number} perThread @returns {Promise<number>} operations per second */
+  const rateOf = async (code, perThread) => {
+    const multiply = await kernel(code, [result]);
+    // As many threads as fill a large GPU, unless a few take long already.
+    const few = await best(multiply(8), 1);
+    const groups = few > 500 ? 8 : 8192;
+    const elapsed = groups === 8 ? few : await best(multiply(groups), 64);
+    return (1e6 * groups * THREADS * perThread) / elapsed;
+  };
+  const flopsPerSecond = await rateOf(MULTIPLY, FLOPS_PER_THREAD);
+  const int8PerSecond = navigator.gpu.wgslLanguageFeatures.has(HAS_INT8) ? await rateOf(MULTIPLY_INT8, INT8_PER_THREAD) : null;
   const size = data.size;
   for (const buffer of [data, result]) buffer.destroy();
   return {
     bytesPerSecond: (1e6 * size) / Math.min(...reads),
-    flopsPerSecond: (1e6 * groups * THREADS * FLOPS_PER_THREAD) / multiplied,
+    flopsPerSecond,
+    int8PerSecond,
     launchMicroseconds,
   };
 }

@@ -1,5 +1,7 @@
-/** @import { BenchResult, DecodeSpeed } from "./bench.js" */
-/** @import { StepTime } from "./kernel_times.js" */
+/** @import { BenchResult } from "./bench.js" */
+/** @import { Correctness } from "./correctness.js" */
+/** @import { DecodeSpeed } from "./measurements.js" */
+/** @import { StepTime } from "./kernel_table.js" */
 import { create } from "../chat/dom.js";
 import { formatBytes, formatRate } from "../chat/format.js";
 import { differences } from "./compare.js";
@@ -85,8 +87,8 @@ function plots(results, names) {
         ["GPU memory", name].filter(Boolean).join(", "),
         [
           { name: "weights", value: memory.weights },
-          { name: "per-layer embeddings", value: memory.perLayerEmbeddings },
-          { name: "K/V caches", value: memory.caches },
+          { name: "per-layer embeddings", value: memory.embeddings },
+          { name: "K/V caches", value: memory.cache },
           { name: "other", value: memory.other },
         ],
         formatBytes,
@@ -127,10 +129,11 @@ function details(result) {
     ...[milliseconds(median), `${milliseconds(min)} to ${milliseconds(max)}`],
   ];
   const prefill = Object.entries(result.prefill).map(([length, speed]) => [length, rate(speed.tokensPerSecond), ...spread(speed)]);
-  const decode = Object.entries(result.decode).map(([length, speed]) => [
-    ...[length, rate(speed.tokensPerSecond), ...spread(speed)],
+  const decodeRows = (/** @type {Record<string, DecodeSpeed>} */ speeds, how = "") => Object.entries(speeds).map(([length, speed]) => [
+    ...[length + how, rate(speed.tokensPerSecond), ...spread(speed)],
     ...[microseconds(speed.wallMicroseconds), microseconds(speed.gpuMicroseconds), limit(speed)],
   ]);
+  const decode = [...decodeRows(result.decode), ...decodeRows(result.sampled, ", sampled")];
   const created = Object.entries(allocations.created).map(([name, times]) => `${times} × ${name}`);
   const { heapBytesPerToken: heap } = allocations;
   const facts = [
@@ -141,7 +144,7 @@ function details(result) {
     ["browser", result.browser],
     ["page", `${result.visible}; version ${result.version || "unknown"}`],
     ["measured", `${result.date.replace("T", " ").slice(0, 19)} UTC; ${result.options.runs} runs, ${result.options.tokens} tokens each`],
-    ["correctness", `logits after prefill and token by token differ by ${result.difference.toExponential(1)}; greedy answers repeat`],
+    ["correctness", correctnessText(result.correctness)],
     ["dispatches", `${stats.dispatchesPerToken} a token, ${stats.stepsInFlight} steps in flight`],
     ["GPU objects", `${allocations.encoders} command encoders for ${allocations.tokens} tokens; others created: ${created.join(", ") || "none"}`],
     ["JavaScript", heap === null ? "bytes a token unknown" : `${formatBytes(heap)} a token`],
@@ -151,8 +154,8 @@ function details(result) {
       `${milliseconds(visit.firstToken)} to the first token, ready after ${milliseconds(visit.ready)}, all of it after ${milliseconds(visit.complete)}; ${formatBytes(visit.networkBytes)} from the network, ${formatBytes(visit.cachedBytes)} from the browser's storage`,
     ]),
     ["upload alone", `${formatBytes(load.uploadBytesPerSecond)}/s, so ${milliseconds((1000 * load.bytes) / load.uploadBytesPerSecond)} for this model`],
-    ["memory", `${formatBytes(stats.gpuBytes)}: weights ${formatBytes(memory.weights)}, per-layer embeddings ${formatBytes(memory.perLayerEmbeddings)}, K/V caches ${formatBytes(memory.caches)}, other ${formatBytes(memory.other)}`],
-    ["this GPU", machine ? `reads ${formatBytes(machine.bytesPerSecond)}/s, ${rate(machine.flopsPerSecond / 1e9)} GFLOP/s in f32, ${microseconds(machine.launchMicroseconds)} µs for a dispatch that waits for another` : "not measured: no timestamp queries here"],
+    ["memory", `${formatBytes(stats.gpuBytes)}: weights ${formatBytes(memory.weights)}, per-layer embeddings ${formatBytes(memory.embeddings)}, K/V caches ${formatBytes(memory.cache)}, other ${formatBytes(memory.other)}`],
+    ["this GPU", machine ? `reads ${formatBytes(machine.bytesPerSecond)}/s, ${rate(machine.flopsPerSecond / 1e9)} GFLOP/s in f32, ${machine.int8PerSecond ? `${rate(machine.int8PerSecond / 1e9)} Gop/s in int8, ` : ""}${microseconds(machine.launchMicroseconds)} µs for a dispatch that waits for another` : "not measured: no timestamp queries here"],
   ];
   return [
     table("Prefill, to the first token", ["prompt", "tokens/s", "median", "range"], prefill),
@@ -169,6 +172,14 @@ function variantsInUse({ used, refused } = { used: [], refused: {} }) {
   return `${names(used) || "none"}${wrong.length > 0 ? `; refused, since they do not run rightly here: ${names(wrong)}` : ""}`;
 }
 
+/** @param {Correctness} correctness */
+function correctnessText({ lengths, tokenByToken, golden }) {
+  const each = lengths.map(({ length, difference, tolerance }) => `${length}: ${difference.toExponential(1)} of ${tolerance.toPrecision(2)}`);
+  const longest = lengths.at(-1)?.length ?? 0;
+  const slow = tokenByToken >= longest ? "token by token" : `token by token (after ${tokenByToken} tokens: small chunks)`;
+  return `largest difference of a logit after prefill and ${slow}, of what is allowed, by prompt: ${each.join(", ")}; ${golden ? "the build's golden logits; " : ""}greedy answers repeat`;
+}
+
 /** @param {DecodeSpeed} speed */
 function limit({ wallMicroseconds, gpuMicroseconds }) {
   if (gpuMicroseconds === null) return "–";
@@ -178,7 +189,7 @@ function limit({ wallMicroseconds, gpuMicroseconds }) {
 /** @param {string} name @param {StepTime} step */
 function kernelTable(name, { microseconds: whole, floorMicroseconds: floor, rows, position, kernels }) {
   const lines = kernels.map((kernel) => [
-    ...[kernel.name, String(kernel.count), microseconds(kernel.microseconds), microseconds(kernel.chainMicroseconds)],
+    ...[kernel.name + (kernel.int8 ? ", int8" : ""), String(kernel.count), microseconds(kernel.microseconds), microseconds(kernel.chainMicroseconds)],
     ...[microseconds(kernel.floorMicroseconds), formatBytes(kernel.bytes), rate(kernel.flops / 1e6), percent(kernel.share)],
   ]);
   const caption = `Kernels of ${name}: ${microseconds(whole)} µs for ${rows === 1 ? "a token" : `${rows} tokens`} at ${position}, floor ${microseconds(floor)} µs`;

@@ -1,7 +1,7 @@
 /** @import { BenchResult } from "./bench.js" */
 
 /** Of the JSON that the benchmark writes; a file of another one is refused. */
-export const FORMAT = 2;
+export const FORMAT = 3;
 
 /**
  * @param {string} text  of a file
@@ -16,7 +16,7 @@ export function parseResult(text) {
   } catch (error) {
     throw new Error("This file is not JSON: choose one that this page saved.", { cause: error });
   }
-  const complete = ["prefill", "decode", "load", "visits", "stats", "memory", "adapter", "options", "allocations", "kernels"].every(
+  const complete = ["correctness", "prefill", "decode", "sampled", "load", "visits", "stats", "memory", "adapter", "options", "allocations", "kernels"].every(
     (key) => typeof found?.[key] === "object" && found[key] !== null,
   );
   if (!complete) throw new Error("This file holds no result of this benchmark: choose one that this page saved.");

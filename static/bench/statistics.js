@@ -1,3 +1,5 @@
+import { median } from "../engine/median.js";
+
 /**
  * Repeated measurements of one thing. The unit is that of the measurements.
  *
@@ -6,18 +8,6 @@
  * @property {number} min
  * @property {number} max
  */
-
-/**
- * @param {readonly number[]} values  at least one
- * @returns {number}
- */
-export function median(values) {
-  if (values.length === 0) throw new RangeError("There is no median of nothing.");
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const [low, high] = [sorted[sorted.length % 2 ? middle : middle - 1], sorted[middle]];
-  return (/** @type {number} */ (low) + /** @type {number} */ (high)) / 2;
-}
 
 /** @param {readonly number[]} values  at least one @returns {Figure} */
 export function figure(values) {

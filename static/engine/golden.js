@@ -1,6 +1,20 @@
 /** @import { ModelLike } from "./answer.js" */
-/** @import { Golden } from "./manifest.js" */
+/** @import { Golden, Manifest } from "./manifest.js" */
 import { WebGemmaError } from "./errors.js";
+
+/**
+ * @param {Manifest} manifest
+ * @param {string} build
+ * @param {number} context
+ * @returns {((model: Pick<ModelLike, "prefill" | "logits">, complete?: Promise<void>) => Promise<void>) | null}  see checkGolden;
+ *   null: there is nothing to check by
+ */
+export function goldenCheck({ golden }, build, context) {
+  const allowed = golden?.tolerance[build];
+  // A context that is too short for the check is too short for any conversation.
+  if (!golden || allowed === undefined || golden.prompt.length > context) return null;
+  return (model, complete) => checkGolden(model, golden, allowed, complete);
+}
 
 /**
  * Runs a few tokens through the whole model, and compares logits with those that the numpy reference found when the model was

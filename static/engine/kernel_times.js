@@ -2,6 +2,7 @@
 import { throwIfAborted } from "./errors.js";
 import { GpuClock } from "./gpu_clock.js";
 import { groupBy } from "./group_by.js";
+import { median } from "./median.js";
 
 /** Browsers round timestamps to 100 microseconds: a pass repeats what it times until that is a hundredth, or so often. */
 const REPEATS = 200;
@@ -58,9 +59,4 @@ export function encoding(dispatches) {
       pass.dispatchWorkgroups(x, y, z);
     }
   };
-}
-
-/** @param {number[]} values */
-function median(values) {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
 }

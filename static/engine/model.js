@@ -171,6 +171,16 @@ export class Model {
     return ["decode", "greedy", `prefill_${this.#chunks[0]}`];
   }
 
+  /**
+   * Compiles the kernels of functions and chooses between them and their variants, as running these first would.
+   *
+   * @param {string[]} names
+   * @throws {WebGemmaError} "wrong-results", "unexpected"
+   */
+  async compile(names) {
+    await this.#programs.compile(names);
+  }
+
   /** Compiles the kernels of the other functions in the background. */
   async compileRest() {
     await this.#programs.compileRest();

@@ -7,7 +7,7 @@
 import { DeviceWatch } from "./device_watch.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { startLoading } from "./loader.js";
-import { checkGolden } from "./golden.js";
+import { goldenCheck } from "./golden.js";
 import { fileAt, shardsOf } from "./manifest.js";
 import { gigabytes, memoryEstimate } from "./memory.js";
 import { PartialModel, splitShards } from "./partial_model.js";
@@ -159,19 +159,6 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
   } finally {
     signal.removeEventListener("abort", abort);
   }
-}
-
-/**
- * @param {Manifest} manifest
- * @param {string} build
- * @param {number} context
- * @returns {((model: ReplayableModel, complete?: Promise<void>) => Promise<void>) | null}  null: there is nothing to check by
- */
-function goldenCheck({ golden }, build, context) {
-  const allowed = golden?.tolerance[build];
-  // A context that is too short for the check is too short for any conversation.
-  if (!golden || allowed === undefined || golden.prompt.length > context) return null;
-  return (model, complete) => checkGolden(model, golden, allowed, complete);
 }
 
 /**

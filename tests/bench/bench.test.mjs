@@ -7,11 +7,12 @@ import { differences } from "../../static/bench/compare.js";
 import { checkCorrectness } from "../../static/bench/correctness.js";
 import { floorMicroseconds, useOf, workOf } from "../../static/bench/floors.js";
 import { GpuClock } from "../../static/engine/gpu_clock.js";
-import { timeKernels } from "../../static/bench/kernel_times.js";
-import { memoryParts } from "../../static/bench/memory.js";
+import { needsInt8, timeKernels } from "../../static/bench/kernel_table.js";
 import { layout, stack, ticks } from "../../static/chat/plot_layout.js";
+import { check as checkTimed, chooseKernels } from "../../static/bench/preparation.js";
 import { FORMAT, parseResult } from "../../static/bench/result.js";
-import { compare, figure, median } from "../../static/bench/statistics.js";
+import { median } from "../../static/engine/median.js";
+import { compare, figure } from "../../static/bench/statistics.js";
 import { timeVisits } from "../../static/bench/visits.js";
 
 const CONFIG = { sliding_window: 8, num_attention_heads: 4 };
@@ -91,7 +92,7 @@ test("attention reads as many positions as there are, or as the window has", () 
 });
 
 test("the floor is the launch and the slower of memory and arithmetic", () => {
-  const machine = { bytesPerSecond: 1e9, flopsPerSecond: 1e10, launchMicroseconds: 2 };
+  const machine = { bytesPerSecond: 1e9, flopsPerSecond: 1e10, int8PerSecond: null, launchMicroseconds: 2 };
   assert.equal(floorMicroseconds({ bytes: 5000, flops: 10 }, machine), 7);
   assert.equal(floorMicroseconds({ bytes: 5000, flops: 90_000 }, machine), 11);
 });
@@ -120,7 +121,7 @@ class FakeClock extends GpuClock {
 test("a kernel's time in the chain is what the step takes longer for it", async (t) => {
   globalThis.GPUBufferUsage ??= {};
   const { buffers, step } = stepWith([CODES]);
-  const dispatch = (name, ...bound) => ({ kernel: { name, pipeline: name }, bindGroup: {}, buffers: bound, x: 1, y: 1, z: 1 });
+  const dispatch = (name, ...bound) => ({ kernel: { name, pipeline: name, variant: null, variants: [] }, bindGroup: {}, buffers: bound, x: 1, y: 1, z: 1 });
   const dispatches = [dispatch("a", buffers[CODES[0]]), dispatch("b"), dispatch("b"), dispatch("c")];
   const machine = { bytesPerSecond: 768e6, flopsPerSecond: 1e15, launchMicroseconds: 1 };
   const reset = t.mock.fn();
@@ -148,12 +149,6 @@ test("short work is repeated until timestamps can tell it; long work is not, and
     counts.push([repeats, ...times]);
   }
   assert.deepEqual(counts, [[128, 100, 100], [1, 50_000, 50_000], [1, 500_000]]);
-});
-
-test("memory by part adds up to what the model holds", () => {
-  const manifest = { tensors: [{ name: "embed.0.codes" }, { name: "layers.0.ple" }, { name: "layers.0.ple_gate" }] };
-  const build = { buffers: [{ name: "state" }, { name: "layers.0.k" }, { name: "layers.0.v" }] };
-  assert.deepEqual(memoryParts(manifest, build, 100, () => 10), { weights: 20, perLayerEmbeddings: 10, caches: 20, other: 50 });
 });
 
 test("visits: the first may download, the next one waits until everything is stored", async () => {
@@ -203,19 +198,41 @@ test("creations are counted by method, and only while the action runs", async ()
   assert.deepEqual(Object.keys(device), []);
 });
 
-/** A model whose two ways through a prompt differ, and whose answers depend on the run. */
-function fakeModel({ difference = 0, answers = [[1, 2], [1, 2]] }) {
-  let prefilled = false;
+const CHUNKS = [32, 128, 512];
+
+/**
+ * A model whose logits tell of every id that its caches hold, and that takes prompts in chunks as Model does.
+ *
+ * @param {object} [faults]
+ * @param {Record<number, number>} [faults.wrong]  chunk -> what its last row is off by
+ * @param {number[][]} [faults.answers]  in turn
+ */
+function fakeModel({ wrong = {}, answers = [[1, 2], [1, 2]] } = {}) {
+  const cache = [];
+  const taken = { feed: 0, chunks: [] };
   let run = 0;
   return {
-    context: 128,
-    async prefill() {
-      prefilled = true;
+    context: 4096,
+    taken,
+    async prefill(ids, position) {
+      for (let done = 0; done < ids.length;) {
+        const left = ids.length - done;
+        const whole = CHUNKS.find((chunk) => chunk >= left && (chunk <= 2 * left || chunk === CHUNKS[0]));
+        const chunk = whole ?? CHUNKS.findLast((size) => size <= left);
+        const part = ids.slice(done, done + chunk);
+        for (const [row, id] of part.entries()) cache[position + done + row] = id + (row === part.length - 1 ? (wrong[chunk] ?? 0) : 0);
+        taken.chunks.push(chunk);
+        done += part.length;
+      }
     },
-    async logits() {
-      const logits = Float32Array.of(1, prefilled ? 2 : 2 + difference);
-      prefilled = false;
-      return logits;
+    async feed(ids, position) {
+      for (const [i, id] of ids.entries()) cache[position + i] = id;
+      taken.feed += ids.length;
+    },
+    async logits(id, position) {
+      cache[position] = id;
+      const sum = cache.slice(0, position + 1).reduce((all, value) => all + value, 0);
+      return Float32Array.of(sum % 7, sum, -1, 1);
     },
     async *generate() {
       yield* answers[run++];
@@ -223,13 +240,85 @@ function fakeModel({ difference = 0, answers = [[1, 2], [1, 2]] }) {
   };
 }
 
-test("a GPU that computes wrongly is refused", async () => {
-  const ids = Array.from({ length: 64 }, (_, i) => i);
-  assert.deepEqual(await checkCorrectness(fakeModel({}), ids), { difference: 0, answer: [1, 2] });
-  await assert.rejects(checkCorrectness(fakeModel({ difference: 0.5 }), ids), /differ by 0\.5.*nothing is timed/);
-  await assert.rejects(checkCorrectness(fakeModel({ difference: NaN }), ids), /differ by NaN.*nothing is timed/);
-  await assert.rejects(checkCorrectness(fakeModel({ answers: [[1, 2], [1, 3]] }), ids), /Two greedy answers.*nothing is timed/);
-  await assert.rejects(checkCorrectness(fakeModel({ answers: [[], []] }), ids), /nothing is timed/);
+const IDS = Array.from({ length: 2100 }, (_, i) => i % 10);
+const check = (model, options = {}) => checkCorrectness(model, IDS, { lengths: [32, 512, 2048], smallest: 32, ...options });
+
+test("every prompt that is timed is checked as it is timed, against decoding token by token", async () => {
+  let model = fakeModel();
+  const found = await check(model);
+  assert.deepEqual(found.lengths.map(({ length, difference }) => [length, difference]), [[32, 0], [40, 0], [512, 0], [2048, 0]]);
+  assert.equal(found.tokenByToken, 2048);
+  assert.deepEqual([...new Set(model.taken.chunks)].sort((a, b) => a - b), [32, 512]);
+  model = fakeModel();
+  await check(model, { lengths: [128] });
+  assert.ok(model.taken.chunks.includes(128));
+});
+
+test("a GPU that is wrong in the largest chunk only is refused", async () => {
+  const wrong = { 512: 0.5 };
+  await check(fakeModel({ wrong }), { lengths: [32, 128] });
+  await assert.rejects(check(fakeModel({ wrong })), /a prompt of 512 tokens .* differ by 0\.5.*nothing is timed/);
+  await assert.rejects(check(fakeModel({ wrong: { 512: NaN } })), /differ by NaN.*nothing is timed/);
+  await assert.rejects(check(fakeModel({ wrong: { 32: 0.5 } }), { lengths: [512] }), /a prompt of 40 tokens/);
+});
+
+test("int8 is allowed more, where a prompt may take it and not elsewhere", async () => {
+  const off = { wrong: { 512: 0.5 } };
+  await check(fakeModel(off), { int8From: 512 });
+  const { lengths } = await check(fakeModel(), { int8From: 512 });
+  assert.deepEqual(lengths.map(({ tolerance }) => tolerance > 0.01), [false, false, true, true]);
+  await assert.rejects(check(fakeModel({ wrong: { 512: 5000 } }), { int8From: 512 }), /a prompt of 512/);
+  await assert.rejects(check(fakeModel({ wrong: { 32: 0.5 } }), { int8From: 512 }), /a prompt of 32/);
+});
+
+test("on a slow GPU the rest of long prompts is compared with small chunks", async () => {
+  let clock = 0;
+  const slow = (model) => check(model, { now: () => (clock += 1000) });
+  const model = fakeModel();
+  const { tokenByToken } = await slow(model);
+  assert.ok(tokenByToken >= 40 && tokenByToken < 1100, `${tokenByToken}`);
+  assert.ok(model.taken.feed < tokenByToken);
+  await assert.rejects(slow(fakeModel({ wrong: { 512: 0.5 } })), /differ by 0\.5/);
+});
+
+test("a GPU that answers the same prompt in two ways is refused", async () => {
+  await assert.rejects(check(fakeModel({ answers: [[1, 2], [1, 3]] })), /Two greedy answers.*nothing is timed/);
+  await assert.rejects(check(fakeModel({ answers: [[], []] })), /nothing is timed/);
+});
+
+const BUILD = { functions: { decode: {}, prefill_512: { chunk: 512 }, prefill_32: { chunk: 32 }, prefill_128: { chunk: 128 } } };
+
+test("variants are chosen for every function that is timed, used by a prompt or not, before anything runs", async () => {
+  const kernel = { name: "k", variant: null, variants: [{ name: "k__int8", needs: "int8" }] };
+  const plain = { name: "p", variant: null, variants: [] };
+  const compiled = [];
+  const model = {
+    programs: new Map([["prefill_32", { dispatches: [{ kernel: plain }] }], ["prefill_128", { dispatches: [{ kernel: plain }, { kernel }] }]]),
+    async compile(names) {
+      compiled.push(...names);
+      kernel.variant = "k__int8";
+    },
+  };
+  assert.deepEqual(await chooseKernels(model, BUILD), { smallest: 32, int8From: 128 });
+  assert.deepEqual(compiled.sort(), ["decode", "greedy", "prefill_128", "prefill_32", "prefill_512"]);
+});
+
+test("chunks that only a table of kernels shows are checked as well, and so are the build's golden logits", async () => {
+  const golden = { prompt: [1, 2], tokens: [1], logits: [3], tolerance: { f32: 0.1 } };
+  const timed = (model, manifest) => checkTimed({ model, manifest: { builds: { f32: BUILD }, ...manifest }, buildName: "f32" }, IDS, { prefill: [512], decode: [600] }, { smallest: 32 });
+  const model = fakeModel();
+  const found = await timed(model, {});
+  assert.deepEqual([found.golden, ...found.lengths.map(({ length }) => length)], [false, 32, 40, 128, 512, 601]);
+  assert.ok(model.taken.chunks.includes(128));
+  assert.equal((await timed(fakeModel(), { golden })).golden, true);
+  await assert.rejects(timed(fakeModel(), { golden: { ...golden, logits: [4] } }), { code: "wrong-results" });
+});
+
+test("products in int8 are told by the variant that runs, and have a floor of their own", () => {
+  const variants = [{ name: "k__int8", needs: "int8" }, { name: "k__subgroups", needs: "subgroups" }];
+  assert.deepEqual(["k__int8", "k__subgroups", null].map((variant) => needsInt8({ variant, variants })), [true, false, false]);
+  const machine = { bytesPerSecond: 1e9, flopsPerSecond: 1e9, int8PerSecond: 4e9, launchMicroseconds: 0 };
+  assert.deepEqual([false, true].map((int8) => floorMicroseconds({ bytes: 0, flops: 4000 }, machine, int8)), [4, 1]);
 });
 
 test("ticks are round and reach the highest value", () => {
@@ -267,7 +356,7 @@ test("the parts of a bar follow each other", () => {
 function resultWith(ms, tokens = 10) {
   const speed = { median: ms, min: ms - 1, max: ms + 1, tokensPerSecond: 1 };
   return {
-    ...{ format: FORMAT, prefill: { 32: speed }, load: { total: 1000 }, memory: {}, adapter: {}, allocations: {}, kernels: {}, visits: [] },
+    ...{ format: FORMAT, prefill: { 32: speed }, load: { total: 1000 }, memory: {}, adapter: {}, allocations: {}, correctness: {}, sampled: {}, kernels: {}, visits: [] },
     decode: { 64: { ...speed, wallMicroseconds: (1000 * ms) / tokens, gpuMicroseconds: null } },
     ...{ stats: { gpuBytes: 2e6, dispatchesPerToken: 7 }, options: { runs: 3, tokens } },
   };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -27,10 +28,11 @@ def result(ms: float = 20.0, gpu: float | None = 1500.0, **changes: Any) -> dict
         },
         "visits": [{"firstToken": 1234, "networkBytes": 0, "cachedBytes": 2e6}],
         "stats": {"gpuBytes": 30e6, "dispatchesPerToken": 288},
-        "memory": {"weights": 20e6, "perLayerEmbeddings": 5e6, "caches": 4e6, "other": 1e6},
+        "memory": {"weights": 20e6, "embeddings": 5e6, "cache": 4e6, "other": 1e6},
         "allocations": {"tokens": 32, "encoders": 32, "created": {}, "heapBytesPerToken": 2100.4},
         "prefill": {"32": speed},
         "decode": {"512": {**speed, "wallMicroseconds": 1000 * ms / 8, "gpuMicroseconds": gpu}},
+        "sampled": {"512": {**speed, "wallMicroseconds": 2800, "gpuMicroseconds": gpu}},
         "kernels": {
             "decode": {
                 "microseconds": 1500,
@@ -54,6 +56,7 @@ def test_summary_has_every_figure_that_the_page_measured() -> None:
     ):
         assert part in text
     assert "wall 2500 us, GPU 1500 us a token" in text
+    assert re.search(r"sampled at +512 .*wall 2800 us", text)
     row = next(line for line in text.splitlines() if "product (down)" in line)
     assert row.split() == ["product", "(down)", "35", "4.50", "6.25", "3.50", "14.6%"]
 

@@ -34,11 +34,17 @@ def measured(browser: Browser, tiny_models: TinyModels) -> Iterator[tuple[Page, 
 def test_every_part_is_measured(measured: tuple[Page, dict[str, Any]]) -> None:
     _, result = measured
     assert result["visible"] == "visible"
-    assert result["difference"] < 1e-2
+    correctness = result["correctness"]
+    assert correctness["golden"]
+    # The prompts, the context, the chunks whose kernels are in a table, and the least that is checked.
+    assert [check["length"] for check in correctness["lengths"]] == [8, 16, 17, 20, 40]
+    assert max(check["difference"] for check in correctness["lengths"]) < 1e-2
+    assert correctness["tokenByToken"] >= 40
     assert set(result["prefill"]) == {"8", "20"}
     decode = result["decode"]["16"]
     assert decode["min"] <= decode["median"] <= decode["max"]
     assert decode["wallMicroseconds"] > 0
+    assert result["sampled"]["16"]["wallMicroseconds"] > 0
     assert sum(result["memory"].values()) == result["stats"]["gpuBytes"]
     assert min(result["memory"].values()) > 0
     assert result["allocations"]["created"] == {}

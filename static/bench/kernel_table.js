@@ -1,10 +1,11 @@
 /** @import { Dispatch } from "../engine/program.js" */
 /** @import { GpuClock } from "../engine/gpu_clock.js" */
+/** @import { Kernel } from "../engine/kernels.js" */
 /** @import { Machine, Step } from "./floors.js" */
 import { groupBy } from "../engine/group_by.js";
 import { encoding } from "../engine/kernel_times.js";
+import { median } from "../engine/median.js";
 import { floorMicroseconds, useOf, workOf } from "./floors.js";
-import { median } from "./statistics.js";
 
 /** Most repetitions of one kernel, and of a whole step, between two timestamps. */
 const KERNEL_REPEATS = 50;
@@ -15,7 +16,7 @@ const STEP_MICROSECONDS = 40_000;
 /**
  * Times are of one dispatch, in microseconds.
  *
- * @typedef {object} KernelTime
+ * @typedef {object} KernelRow
  * @property {string} name  with the weights that it works on, where it serves several
  * @property {number} count  dispatches in a step
  * @property {number} microseconds  back to back: its weights lie in a cache then, and its code too
@@ -23,6 +24,7 @@ const STEP_MICROSECONDS = 40_000;
  * @property {number} share  of the step
  * @property {number} bytes  mean over its dispatches
  * @property {number} flops
+ * @property {boolean} int8  a variant that multiplies in int8: its floor is of that rate
  * @property {number} floorMicroseconds
  *
  * @typedef {object} StepTime
@@ -30,7 +32,7 @@ const STEP_MICROSECONDS = 40_000;
  * @property {number} floorMicroseconds
  * @property {number} rows  tokens in the step
  * @property {number} position
- * @property {KernelTime[]} kernels  the most expensive first
+ * @property {KernelRow[]} kernels  the most expensive first
  */
 
 /**
@@ -57,13 +59,14 @@ export async function timeStep(clock, dispatches, { runs, reset }) {
 export async function timeKernels(clock, dispatches, { runs, reset, step, machine }) {
   const uses = groupBy(dispatches, (dispatch) => useOf(dispatch, step.named));
   const whole = await timeStep(clock, dispatches, { runs, reset });
-  /** @type {KernelTime[]} */
+  /** @type {KernelRow[]} */
   const kernels = [];
   for (const [name, group] of uses) {
     const alone = await clock.repeat(encoding(group.slice(0, 1)), { runs: 1, most: KERNEL_REPEATS, before: reset });
     const others = dispatches.filter((dispatch) => !group.includes(dispatch));
     const without = others.length ? await timeStep(clock, others, { runs, reset }) : 0;
     const works = group.map((dispatch) => workOf(dispatch, step));
+    const int8 = group.some(({ kernel }) => needsInt8(kernel));
     const mean = (/** @type {number[]} */ values) => values.reduce((sum, value) => sum + value, 0) / group.length;
     kernels.push({
       name,
@@ -73,10 +76,16 @@ export async function timeKernels(clock, dispatches, { runs, reset, step, machin
       share: (whole - without) / whole,
       bytes: mean(works.map(({ bytes }) => bytes)),
       flops: mean(works.map(({ flops }) => flops)),
-      floorMicroseconds: mean(works.map((work) => floorMicroseconds(work, machine))),
+      int8,
+      floorMicroseconds: mean(works.map((work) => floorMicroseconds(work, machine, int8))),
     });
   }
   kernels.sort((a, b) => b.share - a.share);
   const floor = kernels.reduce((sum, kernel) => sum + kernel.count * kernel.floorMicroseconds, 0);
   return { microseconds: whole, floorMicroseconds: floor, rows: step.rows, position: step.position, kernels };
+}
+
+/** @param {Pick<Kernel, "variant" | "variants">} kernel @returns {boolean} whether what it runs rounds activations to int8 */
+export function needsInt8({ variant, variants }) {
+  return variants.some(({ name, needs }) => name === variant && needs === "int8");
 }
