@@ -22,13 +22,11 @@ from typing import Any
 from playwright.sync_api import Browser, sync_playwright
 
 from e2e.bench_tables import comparison, summary
-from e2e.browser import launch
+from e2e.browser import PRECISE_HEAP, launch
 from e2e.server_process import ROOT, running_server
 
 MINUTES = 30
 QUERY = "runs=3&tokens=8&prefill=16,100&decode=16,200&kernels=0"
-# Else Chromium tells the size of the JavaScript heap in coarse steps, and rarely.
-PRECISE_HEAP = "--enable-precise-memory-info"
 
 
 class BenchError(Exception):

@@ -75,6 +75,12 @@ def comparison(results: Mapping[str, Sequence[Result]]) -> str:
     return "\n".join(lines)
 
 
+def medians(rounds: Sequence[Result]) -> str:
+    """Every metric of some rounds: its median and half its range."""
+    rows = list(_shared(rounds, []))
+    return "\n".join([f"{len(rounds)} rounds", *(f"  {metric:34} {_figure(values):>20}" for metric, values, _ in rows)])
+
+
 def exceeds_spread(before: Sequence[float], after: Sequence[float]) -> bool:
     """Whether the ranges are apart; one round each shows no spread, and so nothing."""
     if min(len(before), len(after)) < 2:
@@ -107,6 +113,10 @@ def metrics(result: Result) -> dict[str, float]:
         found[f"a token at {length}, ms"] = speed["wallMicroseconds"] / 1000
         if speed["gpuMicroseconds"] is not None:
             found[f"its GPU time at {length}, ms"] = speed["gpuMicroseconds"] / 1000
+    if result["visits"]:
+        found["first visit, first token, s"] = result["visits"][0]["firstToken"] / 1000
+    if later := [visit["firstToken"] / 1000 for visit in result["visits"][1:]]:
+        found["later visits, first token, s"] = median(later)
     found["load, s"] = result["load"]["total"] / 1000
     found["GPU memory, MB"] = result["stats"]["gpuBytes"] / 1e6
     found["dispatches a token"] = result["stats"]["dispatchesPerToken"]

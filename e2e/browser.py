@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from playwright.sync_api import Browser, Playwright
+if TYPE_CHECKING:  # scripts/bench_synthetic.py runs where there is no Playwright
+    from playwright.sync_api import Browser, Playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Without WebGPU's zeroing of workgroup memory, SwiftShader compiles a kernel in a quarter of the time (the demo's 19 in
 # 4 s instead of 16 s). A kernel that is right on what the memory happens to hold is right on zeros as well.
 SOFTWARE_ADAPTER = "--use-webgpu-adapter=swiftshader --enable-dawn-features=disable_workgroup_init"
+# WebGPU by Vulkan, and timestamps that are not rounded.
+LINUX_GPU = (
+    "--ignore-gpu-blocklist --enable-features=Vulkan --use-angle=vulkan --use-vulkan=native --disable-vulkan-surface "
+    "--enable-dawn-features=allow_unsafe_apis"
+)
+# Else Chromium tells the size of the JavaScript heap in coarse steps, and rarely.
+PRECISE_HEAP = "--enable-precise-memory-info"
 ARGUMENTS = (
     "--no-sandbox",
     "--enable-unsafe-webgpu",

@@ -3,8 +3,10 @@
     python scripts/make_synthetic_artifact.py MANIFEST_FOLDER OUT
 
 MANIFEST_FOLDER holds manifest.json, the wasm files and the tokenizer of an artifact; OUT gets them and new shards of
-the same sizes. Needs numpy only. Scales and norms are such that activations keep a sensible size; rope tables are
-real. What the model says is noise: for measurements of speed and memory, and of agreement between two ways through it.
+the same sizes. Needs numpy only. What the model says is noise: for measurements of speed and memory, and of agreement
+between two ways through it. So its logits must depend on every token of the prompt, and not on rounding: weights have
+a mean of 0 (a small other one grows from layer to layer until all tokens look alike), attention is not too sharp, and
+each layer adds a part only to what comes in. Rope tables are real.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCALE = 0.004  # of a q4 group: standard deviation of a weight about 0.018
+QK_NORM = 0.35  # attention scores with a standard deviation of about 2
+POST_NORM = 0.3
+POST_NORMS, LAYER_SCALAR, NORMS = (1, 3, 4), 5, 6  # rows of a layer among `norms`
 
 
 def content(tensor: dict[str, Any], config: dict[str, Any], seed: int) -> NDArray[Any]:
@@ -39,15 +44,27 @@ def content(tensor: dict[str, Any], config: dict[str, Any], seed: int) -> NDArra
         return table
     if tensor["dtype"] == "float32":
         values: NDArray[np.float32] = rng.standard_normal(words, np.float32) * np.float32(0.1) + np.float32(1)
+        if name.endswith("qk_norm"):
+            values *= np.float32(QK_NORM)
         if name == "norms":
             rows = values.reshape(shape)
-            rows[5::6] = np.float32(0.7)  # layer_scalar
+            rows[LAYER_SCALAR::NORMS] = np.float32(1)
+            for row in POST_NORMS:
+                rows[row::NORMS] *= np.float32(POST_NORM)
         return values
     if name.endswith(".codes"):
-        codes: NDArray[np.uint32] = rng.integers(0, 2**32, words, np.uint32)
-        return codes
+        return symmetric(rng.integers(0, 2**32, words, np.uint32))
     bits: NDArray[np.uint32] = (rng.standard_normal(2 * words, np.float32) * np.float32(0.02)).view(np.uint32) >> 16
     return bits.astype(np.uint16).view(np.uint32)  # bf16
+
+
+def symmetric(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """4-bit codes, of which those of -8 become those of 0: the mean of the others."""
+    some = codes | (codes >> np.uint32(1))
+    some |= some >> np.uint32(2)
+    zeros = ~some & np.uint32(0x11111111)
+    result: NDArray[np.uint32] = codes | (zeros << np.uint32(3))
+    return result
 
 
 def half_pairs(rng: np.random.Generator, words: int) -> NDArray[np.uint32]:
