@@ -37,6 +37,10 @@ export function differences(before, after) {
     add(`a token at ${length}, ms`, a && perToken(a, before), b && perToken(b, after));
     addSingle(`GPU time of a token at ${length}, us`, a?.gpuMicroseconds, b?.gpuMicroseconds);
   }
+  for (const length of Object.keys(before.sampled)) {
+    const [a, b] = [before.sampled[length], after.sampled[length]];
+    add(`a sampled token at ${length}, ms`, a && perToken(a, before), b && perToken(b, after));
+  }
   addSingle("load, ms", before.load.total, after.load.total);
   addSingle("GPU memory, MB", before.stats.gpuBytes / 1e6, after.stats.gpuBytes / 1e6);
   addSingle("dispatches a token", before.stats.dispatchesPerToken, after.stats.dispatchesPerToken);

@@ -356,7 +356,7 @@ test("the parts of a bar follow each other", () => {
 function resultWith(ms, tokens = 10) {
   const speed = { median: ms, min: ms - 1, max: ms + 1, tokensPerSecond: 1 };
   return {
-    ...{ format: FORMAT, prefill: { 32: speed }, load: { total: 1000 }, memory: {}, adapter: {}, allocations: {}, correctness: {}, sampled: {}, kernels: {}, visits: [] },
+    ...{ format: FORMAT, prefill: { 32: speed }, load: { total: 1000 }, memory: {}, adapter: {}, allocations: {}, correctness: {}, sampled: { 64: speed }, kernels: {}, visits: [] },
     decode: { 64: { ...speed, wallMicroseconds: (1000 * ms) / tokens, gpuMicroseconds: null } },
     ...{ stats: { gpuBytes: 2e6, dispatchesPerToken: 7 }, options: { runs: 3, tokens } },
   };
@@ -368,6 +368,7 @@ test("two results are compared where both measured, decode by the token", () => 
   assert.deepEqual(shown, {
     "first token after 32 tokens, ms": [1, true],
     "a token at 64, ms": [0, false],
+    "a sampled token at 64, ms": [0, false],
     "load, ms": [0, null],
     "GPU memory, MB": [0, null],
     "dispatches a token": [0, null],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -118,3 +119,8 @@ def test_sides_and_folders_that_are_none_are_refused(tmp_path: Path, capsys: pyt
 def test_the_software_adapter_replaces_the_gpus_flags() -> None:
     assert "--use-webgpu-adapter=swiftshader" in browser_flags([], software=True)
     assert not any("vulkan" in flag.lower() for flag in browser_flags([], software=True))
+
+
+def test_it_needs_numpy_and_nothing_else(repository: Path) -> None:
+    code = "import sys; sys.modules |= dict.fromkeys(['playwright', 'pydantic', 'tvm']); import scripts.bench_synthetic"
+    subprocess.run([sys.executable, "-c", code], cwd=repository, check=True, timeout=60)

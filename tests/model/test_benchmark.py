@@ -62,6 +62,7 @@ def test_each_kernel_has_its_time_and_its_floor(measured: tuple[Page, dict[str, 
     _, result = measured
     assert "timestamp-query" in result["adapter"]["features"]
     assert set(result["kernels"]) == {"decode", "prefill_16"}
+    assert result["machine"]["int8PerSecond"] > 0
     decode = result["kernels"]["decode"]
     assert sum(kernel["count"] for kernel in decode["kernels"]) == result["stats"]["dispatchesPerToken"]
     for kernel in decode["kernels"]:
