@@ -78,7 +78,12 @@ def comparison(results: Mapping[str, Sequence[Result]]) -> str:
 def medians(rounds: Sequence[Result]) -> str:
     """Every metric of some rounds: its median and half its range."""
     rows = list(_shared(rounds, []))
-    return "\n".join([f"{len(rounds)} rounds", *(f"  {metric:34} {_figure(values):>20}" for metric, values, _ in rows)])
+    return "\n".join(
+        [
+            f"medians of {len(rounds)}, and half their range",
+            *(f"  {metric:34} {_figure(values):>20}" for metric, values, _ in rows),
+        ]
+    )
 
 
 def exceeds_spread(before: Sequence[float], after: Sequence[float]) -> bool:

@@ -78,7 +78,7 @@ def test_sides_take_turns_each_with_its_settings_and_flags(
     assert [len(sides[side]["results"]) for side in (plain, other)] == [2, 2]
     assert "--enable-dawn-features=a,b" in sides[other]["flags"]
     printed = capsys.readouterr().out
-    assert "2 rounds" in printed
+    assert "medians of 2" in printed
     assert "within the spread" in printed
 
 
