@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class FaultProxy:
     address: str
     plan: Plan = lambda _path, _count: None
     asked: list[Asked] = field(default_factory=list)
+    sent: Counter[str] = field(default_factory=Counter)  # bytes of bodies, by path
     down: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -59,6 +61,7 @@ class FaultProxy:
         """Forget what was asked, and go by another plan."""
         self.plan, self.down = plan, False
         self.asked.clear()
+        self.sent.clear()
 
     def paths(self, suffix: str) -> list[str]:
         """The paths with this ending that were asked for, in order."""
@@ -116,17 +119,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self.end_headers()
         try:
-            self._send_body(body, fault)
+            self._send_body(urlsplit(self.path).path, body, fault)
         except OSError:
             self.close_connection = True  # the browser went away
 
-    def _send_body(self, body: bytes, fault: Fault) -> None:
+    def _send_body(self, path: str, body: bytes, fault: Fault) -> None:
         ends = [end for end in (fault.cut, fault.stall) if end is not None]
         end = min([len(body), *ends])
         for start in range(0, end, PIECE):
             if self.proxy.ended.is_set():
                 return
-            self.wfile.write(body[start : min(end, start + PIECE)])
+            piece = body[start : min(end, start + PIECE)]
+            self.proxy.sent[path] += len(piece)
+            self.wfile.write(piece)
             if fault.rate:
                 time.sleep(PIECE / fault.rate)
         if fault.cut is not None:

@@ -17,11 +17,13 @@ import { PassingFailure } from "./retry.js";
  * @property {number} from  the byte that the body starts with: 0 where the server sends the whole file instead
  * @property {string} etag  strong validator, "" when there is none
  * @property {number | null} announced  bytes of the body as its header says, null when it does not
- * @property {() => AsyncGenerator<Uint8Array<ArrayBuffer>, void, void>} chunks  the body; leaving it ends the request
+ * @property {() => AsyncGenerator<Uint8Array<ArrayBuffer>, void, void>} chunks  the body; leaving it ends the request. A chunk's
+ *   memory is used again for the next one
  * @property {() => void} cancel  for a body that nobody reads
  */
 
 export const STALL_MS = 30_000;
+const CHUNK_BYTES = 256 << 10;
 /** Statuses besides 5xx that another attempt may not meet. */
 const PASSING_STATUS = new Set([408, 425, 429]);
 
@@ -65,12 +67,13 @@ export async function requestBytes({ url, fetch, size, from = 0, to = size, etag
     throw new RangeRefused(`another part was sent: ${response.headers.get("Content-Range") ?? "no Content-Range"}`);
   }
   const strong = response.headers.get("ETag") ?? "";
+  const announced = announcedBytes(response);
   return {
     from: start,
     // An encoded body's belongs to other bytes than those that arrive here, which no server would go on with.
     etag: strong.startsWith('"') && !encoded ? strong : "",
-    announced: announcedBytes(response),
-    chunks: () => readBody(response, watch),
+    announced,
+    chunks: () => readBody(response, watch, announced ?? undefined),
     cancel,
   };
 }
@@ -78,11 +81,13 @@ export async function requestBytes({ url, fetch, size, from = 0, to = size, etag
 /**
  * @param {Response} response
  * @param {StallWatch} watch
- * @returns {AsyncGenerator<Uint8Array<ArrayBuffer>, void, void>}  leaving it ends the request
+ * @param {number} [expected]  bytes of it
+ * @returns {AsyncGenerator<Uint8Array<ArrayBuffer>, void, void>}  leaving it ends the request. A chunk's memory is used again for
+ *   the next one
  * @throws {PassingFailure} when another attempt may work
  */
-export async function* readBody(response, watch) {
-  const reader = response.body?.getReader();
+export async function* readBody(response, watch, expected = CHUNK_BYTES) {
+  const reader = response.body && readerOf(response.body, Math.max(1, Math.min(expected, CHUNK_BYTES)));
   try {
     if (!reader) throw new PassingFailure("the response has no body");
     for (;;) {
@@ -97,6 +102,31 @@ export async function* readBody(response, watch) {
     watch.end();
     reader?.cancel().catch(() => {}); // it may have failed itself
   }
+}
+
+/**
+ * A reader that fills the same memory again and again: where each chunk has memory of its own, a worker lets some ten megabytes
+ * gather before it frees them.
+ *
+ * @param {ReadableStream<Uint8Array<ArrayBuffer>>} body
+ * @param {number} bytes
+ * @returns {Pick<ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>, "read" | "cancel">}
+ */
+function readerOf(body, bytes) {
+  /** @type {ReadableStreamBYOBReader} */
+  let reader;
+  try {
+    reader = body.getReader({ mode: "byob" });
+  } catch {
+    return body.getReader(); // some browsers' bodies cannot do that
+  }
+  let memory = new ArrayBuffer(bytes);
+  const read = async () => {
+    const result = await reader.read(new Uint8Array(memory));
+    if (result.value) memory = result.value.buffer;
+    return result;
+  };
+  return { read: /** @type {any} */ (read), cancel: (reason) => reader.cancel(reason) };
 }
 
 /**

@@ -3,7 +3,7 @@
 /** @import { SourceOptions } from "./shard_source.js" */
 /** @import { Turn } from "./download_lock.js" */
 import { downloadTurn } from "./download_lock.js";
-import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { WebGemmaError, abortable, throwIfAborted } from "./errors.js";
 import { StoreDamage } from "./file_store.js";
 import { Lock } from "./lock.js";
 import { shardsOf } from "./manifest.js";
@@ -245,8 +245,9 @@ class LoadRun {
 
   async #loadStored() {
     for (;;) {
-      await this.#quiet;
-      throwIfAborted(this.#failure.signal);
+      const { signal } = this.#failure;
+      if (this.#quiet) await abortable(this.#quiet, signal);
+      throwIfAborted(signal);
       const shard = this.#take((candidate) => this.#source.isStored(candidate));
       if (shard === undefined) return;
       if (await this.#uploadStored(shard)) this.#meter.add(this.#size(shard), "cache");

@@ -236,7 +236,7 @@ export class ShardSource {
     try {
       return await locks.request(`webgemma-file-${file.sha256}`, { signal }, async () => {
         // Another tab may have brought it.
-        await this.open();
+        if ((await this.#store?.list())?.verified.has(file.sha256)) this.#verified.add(file.sha256);
         return (await this.#readWhole(file)) ?? (await this.#fetchWhole(file, signal));
       });
     } catch (error) {

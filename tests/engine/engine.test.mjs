@@ -38,7 +38,7 @@ function world({ reply = says("Hello there!"), faults, requestDevice, createMode
       createModel ??
       (async (parts) => {
         order.push(`create ${parts.build} ${parts.context} ${parts.wasmBytes.length}${parts.variants === false ? " plain" : ""}`);
-        model.record = async () => void order.push(`record ${model.buffers.get("split").buffer.writes.length}`);
+        model.record = async () => void order.push(`record ${model.buffers.get("split")?.buffer.writes.length}`);
         return model;
       }),
   });
@@ -365,6 +365,58 @@ test("a shard that the disk damaged is found while nothing is asked, downloaded 
   disk.files.get(smallArtifact().manifest.files[1].sha256).bytes[7] ^= 1;
   assert.deepEqual(await visit(10_000), { damaged: true, shards: ["b.bin"] });
   assert.deepEqual(await visit(), { damaged: false, shards: [] });
+});
+
+/** A load whose second shard, a table of rows of 4 bytes, comes when `come` is called; events of its engine. */
+async function loadTable(answer) {
+  let come = () => {};
+  const gate = new Promise((resolve) => (come = resolve));
+  const events = [];
+  const change = (manifest) => {
+    manifest.tensors[1] = { name: "layers.0.ple", dtype: "uint32", shape: [12, 1], bytes: 48, pieces: [{ shard: 1, offset: 0, bytes: 48 }] };
+    manifest.builds.f32.functions.prefill_16.args = ["layers.0.ple"];
+  };
+  const faults = async (path, count, _signal, { Range }) => {
+    if (path !== "b.bin") return undefined;
+    if (!Range) await gate;
+    return answer(count, Range);
+  };
+  const { load, device } = world({ change, faults });
+  device.queue.writeBuffer = ({ memory }, offset, bytes) => memory.set(bytes, offset);
+  const engine = await load({ onEvent: ({ type }) => events.push(type) });
+  const until = async (type) => {
+    while (!events.includes(type)) await new Promise(setImmediate);
+  };
+  return { engine, events, come, until };
+}
+
+test("answers from rows that were damaged on the way are withdrawn when the table comes, and the next ones are right", async () => {
+  const damaged = (_count, Range) => {
+    const [, from] = /bytes=(\d+)-/.exec(Range ?? "") ?? [];
+    if (from === undefined) return undefined;
+    return new Response(Uint8Array.of(1, 2, 3, 4), { status: 206, headers: { "Content-Range": `bytes ${from}-${Number(from) + 3}/48` } });
+  };
+  const { engine, events, come, until } = await loadTable(damaged);
+  await engine.chat.completions.create(ask());
+  assert.deepEqual(events, ["memory", "partial"]);
+  come();
+  await until("complete");
+  assert.deepEqual(events, ["memory", "partial", "withdrawn", "partial", "complete"]);
+  const again = await engine.chat.completions.create(ask());
+  assert.equal(again.choices[0].message.content, "Hello there!");
+  assert.equal(again.usage.cached_tokens, 0, "nothing of what was computed is reused");
+  assert.ok((await engine.chat.completions.create(ask())).usage.cached_tokens > 0);
+  await engine.dispose();
+});
+
+test("a table that the server no longer has is told, and nothing is withdrawn", async () => {
+  const { engine, events, come, until } = await loadTable((_count, Range) => (Range ? undefined : new Response("", { status: 404 })));
+  await engine.chat.completions.create(ask());
+  come();
+  await until("incomplete");
+  assert.deepEqual(events, ["memory", "partial", "incomplete"]);
+  await assert.rejects(engine.chat.completions.create(ask()), { code: "network", message: /404/ });
+  await engine.dispose();
 });
 
 test("what the model takes on the GPU is told before it is loaded", async () => {

@@ -296,6 +296,17 @@ test("no stored shard is read before a short work that somebody waits for, and i
   assert.equal(opened, 6);
 });
 
+test("a load that is stopped does not wait for the short work before it", async () => {
+  const stop = new AbortController();
+  const { manifest } = smallArtifact();
+  const buffers = fakeBuffers(manifest);
+  const source = { isStored: () => true, notice: "", open: noSleep, complete: noSleep, close() {} };
+  const loading = startLoading({ manifest, device: new FakeDevice(), source, bufferOf: (name) => buffers.get(name), signal: stop.signal });
+  void loading.before(() => new Promise(() => {}));
+  setTimeout(() => stop.abort(), 5);
+  await assert.rejects(loading.done, { code: "aborted" });
+});
+
 /** Two shards, of which the first one is enough for an answer, and a server that is away for the second one's first `failures`. */
 function loadTail(failures, status, options = {}) {
   const faults = (path, count) => (path === "b.bin" && count <= failures ? new Response("", { status }) : undefined);

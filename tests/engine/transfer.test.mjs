@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { FileStore } from "../../static/engine/file_store.js";
+import { requestBytes } from "../../static/engine/http_bytes.js";
 import { Parallelism } from "../../static/engine/parallelism.js";
 import { backoff } from "../../static/engine/retry.js";
 import { transfer } from "../../static/engine/transfer.js";
@@ -205,6 +206,32 @@ test("a file that another tab writes is given out in memory, and what that tab h
   assert.deepEqual(await run(), { bytes: content, refused: "" });
   assert.equal(theirs.size, 10);
   theirs.close();
+});
+
+test("chunks of a body come in the same memory, where the browser's bodies can do that", async () => {
+  const body = (type) => {
+    const parts = [0, 1, 2].map((i) => content.slice(i * 300, i * 300 + 300));
+    return new ReadableStream({
+      type,
+      pull(controller) {
+        const part = parts.shift();
+        if (part) controller.enqueue(part);
+        else controller.close();
+        controller.byobRequest?.respond(0);
+      },
+    });
+  };
+  for (const type of ["bytes", undefined]) {
+    const { chunks } = await requestBytes({ url: BASE, fetch: async () => new Response(body(type)), size: 900 });
+    const seen = [];
+    const bytes = [];
+    for await (const chunk of chunks()) {
+      seen.push(chunk);
+      bytes.push(...chunk);
+    }
+    assert.deepEqual(bytes, [...content.subarray(0, 900)]);
+    assert.equal(seen.slice(0, -1).every(({ byteLength }) => byteLength === 0), type === "bytes");
+  }
 });
 
 test("waits grow, with jitter, up to 8 s", () => {

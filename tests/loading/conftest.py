@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Error, Page
 
+from e2e.browser import launch_options
 from e2e.server_process import running_server
 from tests.faults import FaultProxy, fault_proxy
 from tests.loading import artifact
 
-WORKER = Path(__file__).with_name("worker.js")
+SCRIPTS = {
+    f"/test/{name}": Path(__file__).with_name(name) for name in ("worker.js", "torn_worker.js", "torn_writes.js")
+}
 # Starts a load; `loads[i]` then has what is known of it. A page may start several, each in a worker of its own.
-START = """(url) => {
+START = """([url, how]) => {
   globalThis.loads ??= [];
   const load = { progress: [], result: null, error: null };
   loads.push(load);
   load.worker = new Worker("/test/worker.js", { type: "module" });
   load.worker.onmessage = ({ data }) => data.progress ? load.progress.push(data.progress) : Object.assign(load, data);
   load.worker.onerror = (event) => Object.assign(load, { error: { code: "worker", message: event.message } });
-  load.worker.postMessage({ url: new URL(url, location.href).href });
+  load.worker.postMessage({ ...how, url: new URL(url, location.href).href });
   return loads.length - 1;
 }"""
 ENDED = "(i) => loads[i].result || loads[i].error ? { result: loads[i].result, error: loads[i].error } : null"
@@ -44,9 +48,9 @@ class Tab:
         page.on("console", lambda message: print(f"console {message.type}: {message.text}"))
         page.goto(f"{address}/healthz")
 
-    def start(self, name: str = "noise") -> int:
-        """Start to load an artifact; returns the load's number."""
-        number: int = self.page.evaluate(START, f"/models/{name}/")
+    def start(self, name: str = "noise", **how: Any) -> int:
+        """Start to load an artifact, as worker.js knows to; returns the load's number."""
+        number: int = self.page.evaluate(START, [f"/models/{name}/", how])
         return number
 
     def wait(self, number: int = 0) -> dict[str, Any]:
@@ -61,9 +65,9 @@ class Tab:
             "([i, n]) => loads[i].progress.some(({ loadedBytes }) => loadedBytes >= n)", arg=[number, count]
         )
 
-    def load(self, name: str = "noise") -> dict[str, Any]:
+    def load(self, name: str = "noise", **how: Any) -> dict[str, Any]:
         """Load an artifact to the end."""
-        return self.wait(self.start(name))
+        return self.wait(self.start(name, **how))
 
     def stored(self) -> dict[str, int]:
         """Names and sizes of the files in the storage."""
@@ -77,6 +81,15 @@ class Tab:
             }"""
         )
         return found
+
+
+@contextmanager
+def profile(browser: Browser, folder: Path) -> Iterator[BrowserContext]:
+    """A browser process of its own, whose profile stays in `folder`."""
+    context = browser.browser_type.launch_persistent_context(folder, **launch_options())
+    yield context
+    with suppress(Error):  # it may have been killed
+        context.close()
 
 
 def is_right(result: dict[str, Any], seeds: tuple[int, ...] = (0,) * artifact.SHARDS) -> bool:
@@ -100,7 +113,7 @@ def session_proxy(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     environment = {"WEBGEMMA_HOME": str(folder), "WEBGEMMA_BUILD_AT_START": "false"}
     with (
         running_server(folder, "--models-dir", str(models), environment=environment) as address,
-        fault_proxy(address, {"/test/worker.js": WORKER}) as proxy,
+        fault_proxy(address, SCRIPTS) as proxy,
     ):
         yield proxy
 

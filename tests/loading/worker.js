@@ -7,12 +7,18 @@ import { startLoading } from "/static/engine/loader.js";
 import { fetchManifest } from "/static/engine/manifest_fetch.js";
 import { sha256 } from "/static/engine/sha256.js";
 import { ShardSource } from "/static/engine/shard_source.js";
-import { transfersInWorkers } from "/static/engine/transfer_pool.js";
+import { transfersHere, transfersInWorkers } from "/static/engine/transfer_pool.js";
 
 /** GPUBufferUsage.COPY_SRC | COPY_DST, and MAP_READ | COPY_DST. */
 const [WEIGHTS, READBACK] = [4 | 8, 1 | 8];
 
-async function load(url, report) {
+/** How files are brought here: `script` is the workers' own, `stallMs` a shorter patience than theirs. */
+function transfersOf(url, { script, stallMs }) {
+  if (stallMs) return transfersHere({ baseUrl: url, fetch: (input, init) => fetch(input, init), stallMs });
+  return transfersInWorkers(url, script && (() => new Worker(script, { type: "module" })));
+}
+
+async function load({ url, check = true, ...how }, report) {
   const store = await FileStore.open();
   const get = (input, init) => fetch(input, init);
   const manifest = await fetchManifest(url, get, { store });
@@ -20,7 +26,7 @@ async function load(url, report) {
   const buffers = new Map(
     manifest.tensors.map(({ name, bytes }) => [name, { bytes, buffer: device.createBuffer({ size: bytes, usage: WEIGHTS }) }]),
   );
-  const source = new ShardSource({ manifest, baseUrl: url, fetch: get, store, transfers: transfersInWorkers(url) });
+  const source = new ShardSource({ manifest, baseUrl: url, fetch: get, store, transfers: transfersOf(url, how) });
   await source.open();
   for (const file of manifest.files) if (file.role !== "shard") await source.file(file);
   let progress = null;
@@ -31,7 +37,7 @@ async function load(url, report) {
   }).done;
   const ms = performance.now() - started;
   const hashes = {};
-  for (const [name, { buffer, bytes }] of buffers) {
+  for (const [name, { buffer, bytes }] of check ? buffers : []) {
     const readback = device.createBuffer({ size: bytes, usage: READBACK });
     const encoder = device.createCommandEncoder();
     encoder.copyBufferToBuffer(buffer, 0, readback, 0, bytes);
@@ -44,10 +50,10 @@ async function load(url, report) {
   return { hashes, progress, ms };
 }
 
-self.onmessage = async ({ data: { url } }) => {
+self.onmessage = async ({ data }) => {
   const report = (progress) => self.postMessage({ progress });
   try {
-    self.postMessage({ result: await load(url, report) });
+    self.postMessage({ result: await load(data, report) });
   } catch (error) {
     self.postMessage({ error: WebGemmaError.from(error).toRecord() });
   }
