@@ -1,6 +1,6 @@
 """What a person sees of faults between the server and the GPU, and that nothing is lost: the next load goes on.
 
-The page, the loading, the storage and the GPU's memory are real; the model only tells what its weights are, and computes
+The page, the loading, the storage and the GPU's memory are real; the model only tells what its weights are and computes
 nothing (loading_worker.js).
 """
 
