@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -47,16 +48,16 @@ KEPT = """async () => {
 }"""
 
 
-def write_model(folder: Path, seeds: tuple[int, ...] = SEEDS, **changes: object) -> None:
+def write_model(folder: Path, seeds: tuple[int, ...] = SEEDS) -> None:
     """The model `noise`, whose weights are random bytes."""
-    text = {
+    text: dict[str, Any] = {
         "tokenizer": json.dumps(tiny.tokenizer_json(512)).encode(),
         "chat_template": (DEMO_FOLDER / "chat_template.jinja").read_text("utf-8"),
         "config": {"vocab_size": 512},
         "context": {"default": 512, "maximum": 512},
         "stop_ids": [1, 106],
     }
-    artifact.write(folder, "noise", seeds=seeds, **{**text, **changes})
+    artifact.write(folder, "noise", seeds=seeds, **text)
 
 
 def digest_of(seeds: tuple[int, ...] = SEEDS) -> str:
