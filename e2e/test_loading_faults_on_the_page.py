@@ -249,8 +249,14 @@ def test_a_model_of_another_version_of_the_page_is_told_and_the_stored_one_is_no
     expect(shown).to_contain_text("schema_version is 99, this page understands")
 
 
-def test_a_silent_server_keeps_nobody_from_a_stored_model(chat: ChatPage, proxy: FaultProxy) -> None:
+def test_a_silent_server_or_a_login_page_in_its_place_keeps_nobody_from_a_stored_model(
+    chat: ChatPage, proxy: FaultProxy
+) -> None:
     chat.open()
+    expect_weights(chat)
+    login = Fault(body=b"<!doctype html><title>Welcome to our network</title>")
+    proxy.reset(lambda path, _count: login if path.startswith(("/api/", "/models/")) else None)
+    chat.page.reload()
     expect_weights(chat)
     over = threading.Event()
 
