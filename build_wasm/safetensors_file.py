@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from build_wasm.errors import BuildError
 from build_wasm.quantize import F32, bf16_values
 
 MAX_HEADER = 100 * 1024 * 1024
+LONGEST_QUOTE = 40
 ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 STORED = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
 
@@ -40,7 +42,8 @@ class StoredTensor:
         Raises BuildError for NaN, Inf, a dtype that is no weight's, or a file that ends early.
         """
         if self.dtype not in STORED:
-            raise BuildError(f"Tensor {self.name} has dtype {self.dtype}; expected BF16, F16 or F32.")
+            dtype = shorten(self.dtype, LONGEST_QUOTE)
+            raise BuildError(f"Tensor {self.name} has dtype {dtype}; expected BF16, F16 or F32 in {self.file.name}.")
         width = prod(self.shape[1:])
         raw = np.empty((stop - start) * width, STORED[self.dtype])
         with self.file.open("rb", buffering=0) as file:
@@ -52,7 +55,7 @@ class StoredTensor:
             row, column = divmod(int(np.flatnonzero(~np.isfinite(values))[0]), width)
             raise BuildError(
                 f"Tensor {self.name} holds {values[row * width + column]} at row {start + row}, column {column}: "
-                "the checkpoint is damaged."
+                f"{self.file.name} is damaged."
             )
         return values.reshape(stop - start, *self.shape[1:])
 

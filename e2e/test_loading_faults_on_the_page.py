@@ -1,6 +1,6 @@
 """What a person sees of faults between the server and the GPU, and that nothing is lost: the next load goes on.
 
-The page, the loading, the storage and the GPU's memory are real; the model only tells what its weights are, and computes
+The page, the loading, the storage and the GPU's memory are real; the model only tells what its weights are and computes
 nothing (loading_worker.js).
 """
 
@@ -11,20 +11,26 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from build_wasm.hub import DEMO_FOLDER
 from e2e.chat_page import ChatPage
 from e2e.server_process import running_server
+from e2e.test_offline import PAGE_KEPT
 from e2e.waiting import wait_until
 from e2e.watch import Watch
 from tests import tiny
 from tests.faults import Fault, FaultProxy, fault_proxy
 from tests.loading import artifact
 
-WORKER = Path(__file__).with_name("loading_worker.js").read_text("utf-8")
+WORKER_FILE = Path(__file__).with_name("loading_worker.js")
+WORKER = WORKER_FILE.read_text("utf-8")
+# What a browser looks at by itself: whether the service worker, the installed page or its icon have changed.
+OF_THE_BROWSER = {"/service_worker.js", "/app.webmanifest"}
 # Without these the page may not start it.
 HEADERS = {"Cross-Origin-Embedder-Policy": "require-corp", "Cross-Origin-Resource-Policy": "same-origin"}
 SEEDS = (0,) * artifact.SHARDS
@@ -42,16 +48,16 @@ KEPT = """async () => {
 }"""
 
 
-def write_model(folder: Path, seeds: tuple[int, ...] = SEEDS, **changes: object) -> None:
+def write_model(folder: Path, seeds: tuple[int, ...] = SEEDS) -> None:
     """The model `noise`, whose weights are random bytes."""
-    text = {
+    text: dict[str, Any] = {
         "tokenizer": json.dumps(tiny.tokenizer_json(512)).encode(),
         "chat_template": (DEMO_FOLDER / "chat_template.jinja").read_text("utf-8"),
         "config": {"vocab_size": 512},
         "context": {"default": 512, "maximum": 512},
         "stop_ids": [1, 106],
     }
-    artifact.write(folder, "noise", seeds=seeds, **{**text, **changes})
+    artifact.write(folder, "noise", seeds=seeds, **text)
 
 
 def digest_of(seeds: tuple[int, ...] = SEEDS) -> str:
@@ -243,8 +249,14 @@ def test_a_model_of_another_version_of_the_page_is_told_and_the_stored_one_is_no
     expect(shown).to_contain_text("schema_version is 99, this page understands")
 
 
-def test_a_silent_server_keeps_nobody_from_a_stored_model(chat: ChatPage, proxy: FaultProxy) -> None:
+def test_a_silent_server_or_a_login_page_in_its_place_keeps_nobody_from_a_stored_model(
+    chat: ChatPage, proxy: FaultProxy
+) -> None:
     chat.open()
+    expect_weights(chat)
+    login = Fault(body=b"<!doctype html><title>Welcome to our network</title>")
+    proxy.reset(lambda path, _count: login if path.startswith(("/api/", "/models/")) else None)
+    chat.page.reload()
     expect_weights(chat)
     over = threading.Event()
 
@@ -259,3 +271,29 @@ def test_a_silent_server_keeps_nobody_from_a_stored_model(chat: ChatPage, proxy:
         assert proxy.paths(".bin") == []
     finally:
         over.set()
+
+
+def test_a_second_visit_asks_for_the_page_the_list_and_the_manifest_and_for_no_byte_of_the_model(
+    browser: Browser, proxy: FaultProxy
+) -> None:
+    """Here the service worker is at work, so the worker's script comes from the proxy."""
+    with urlopen(f"{proxy.address}/service_worker.js") as response:
+        page_files = json.loads(response.readline().removeprefix(b"self.PAGE = ").rstrip(b";\n"))["files"]
+    worker = next(path for path in page_files if path.endswith("/static/engine/worker.js"))
+    proxy.extra[worker] = WORKER_FILE
+    context = browser.new_context()
+    try:
+        first = ChatPage(context.new_page(), f"{proxy.address}/")
+        first.open()
+        expect_weights(first)
+        wait_until(first.page, PAGE_KEPT)
+        first.page.close()
+        proxy.reset()
+        second = ChatPage(context.new_page(), f"{proxy.address}/")
+        second.open()
+        expect_weights(second)
+        asked = {asked.path for asked in proxy.asked}
+        assert asked - OF_THE_BROWSER == {"/", "/api/models", "/models/noise/manifest.json"}
+    finally:
+        context.close()
+        del proxy.extra[worker]

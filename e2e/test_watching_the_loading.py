@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from playwright.sync_api import expect
 
 from e2e.chat_page import ChatPage
@@ -26,7 +28,7 @@ HALF_WAY = {
 }
 
 
-def loading(fake_engine: FakeEngine, address: str, *progress: dict[str, object]) -> ChatPage:
+def loading(fake_engine: FakeEngine, address: str, *progress: Mapping[str, object]) -> ChatPage:
     """The page with a load that stands still after these reports."""
     fake_engine.set_up(hold=True, progress=progress)
     chat = ChatPage(fake_engine.page, address)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -26,28 +26,12 @@ from e2e.chat_page import LOAD_MS, ChatPage  # noqa: E402
 from e2e.fake_engine import FakeEngine  # noqa: E402
 from e2e.server_process import running_server  # noqa: E402
 from e2e.sidebar import Sidebar  # noqa: E402
+from tests.faults import Fault, fault_proxy  # noqa: E402
 
 FOLDER = ROOT / "docs" / "screenshots"
 ICONS = ROOT / "static" / "icons"
+STALL_AT = 8_000_000  # bytes of the demo's 19
 NO_WEBGPU = "Object.defineProperty(Navigator.prototype, 'gpu', { get: () => undefined })"
-# Goes before the worker's own script: two fifths of a shard arrive, the rest never does.
-STALLED_SHARDS = """
-const realFetch = globalThis.fetch;
-globalThis.fetch = async (...request) => {
-  const response = await realFetch(...request);
-  if (!String(request[0]).includes("/shard-")) return response;
-  const enough = 0.4 * Number(response.headers.get("Content-Length"));
-  let passed = 0;
-  const stall = new TransformStream({
-    async transform(chunk, controller) {
-      controller.enqueue(chunk);
-      passed += chunk.length;
-      if (passed > enough) await new Promise(() => {});
-    },
-  });
-  return new Response(response.body.pipeThrough(stall), response);
-};
-"""
 QUESTIONS = ("What is the capital of France? Answer in one word.", "Write a short haiku about the sea.")
 
 
@@ -131,18 +115,13 @@ def error(browser: Browser, address: str) -> None:
 def loading(browser: Browser, address: str) -> None:
     """A download that stays where it is."""
     page = browser.new_page(viewport=PAGE, service_workers="block")
-
-    def patch(route: Route) -> None:
-        response = route.fetch()
-        route.fulfill(response=response, body=STALLED_SHARDS + response.text())
-
-    page.route("**/static/engine/worker.js*", patch)
-    page.goto(address)
-    bar = page.get_by_role("progressbar")
-    while not bar.evaluate("(bar) => bar.value >= 0.3"):
-        page.wait_for_timeout(100)
-    save(page, "loading")
-    page.close()
+    with fault_proxy(address) as proxy:
+        proxy.reset(lambda path, _count: Fault(stall=STALL_AT) if path.endswith(".bin") else None)
+        page.goto(proxy.address)
+        page.get_by_text(" of ", exact=False).first.wait_for()
+        page.wait_for_timeout(2000)  # What is left of the rate has fallen, and the bar has glided there.
+        save(page, "loading")
+        page.close()
 
 
 def conversation(browser: Browser, address: str) -> None:

@@ -116,7 +116,8 @@ def api_router(catalogue: Catalogue, builds: Builds) -> APIRouter:
     async def events(name: str) -> StreamingResponse:
         """Server-Sent Events about the model; the first one says where it stands now."""
         find(name)
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        # A stream that the server ends leaves no idle connection behind.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Connection": "close"}
         return StreamingResponse(_event_stream(builds, name), media_type="text/event-stream", headers=headers)
 
     return router

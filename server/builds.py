@@ -29,6 +29,8 @@ logger = logging.getLogger("webgemma.server")
 State = Literal["unbuilt", "building", "ready", "failed"]
 
 LONGEST_LINE = 1 << 20
+# Streams of events last: they may not take all connections that the server has.
+MOST_LISTENERS = 64
 SECONDS_TO_END = 2.0
 
 
@@ -69,6 +71,7 @@ class Builds:
         self._command = command
         self._home = home
         self._channels: dict[str, _Channel] = {}
+        self._listeners: dict[object, _Channel] = {}
         self._building: str | None = None
         self._stale: list[str] = []
         self._task: asyncio.Task[None] | None = None
@@ -124,19 +127,29 @@ class Builds:
                 self._begin(entry.name, entry.model or entry.name, refresh=True)
 
     async def events(self, name: str, heartbeat: float = 15.0) -> AsyncIterator[Event | None]:
-        """The model's current event, then each new one until the server closes; None now and then as a sign of life."""
+        """The model's current event, then each new one until the server closes; None now and then as a sign of life.
+
+        With too many listeners it ends for the one who has listened longest: a page then listens again by itself.
+        """
         channel = self._channels.setdefault(name, _Channel())
+        listener = object()
+        self._listeners[listener] = channel
+        if len(self._listeners) > MOST_LISTENERS:
+            self._listeners.pop(next(iter(self._listeners))).wake()
         seen: Event | None = None
-        while not self._closing:
-            entry = self._catalogue.entry(name)
-            if entry is None:
-                return
-            event = self._current(entry)
-            # Looked at again at each heartbeat: the command line may have built the model meanwhile.
-            yield event if event != seen else None
-            seen = event
-            if self._current(entry) == event and not self._closing:
-                await channel.wait(heartbeat)
+        try:
+            while not self._closing and listener in self._listeners:
+                entry = self._catalogue.entry(name)
+                if entry is None:
+                    return
+                event = self._current(entry)
+                # Looked at again at each heartbeat: the command line may have built the model meanwhile.
+                yield event if event != seen else None
+                seen = event
+                if self._current(entry) == event and not self._closing and listener in self._listeners:
+                    await channel.wait(heartbeat)
+        finally:
+            self._listeners.pop(listener, None)
 
     def end_streams(self) -> None:
         """Let every listener's stream end, and start nothing any more."""

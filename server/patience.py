@@ -6,8 +6,9 @@ import asyncio
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# A download takes a socket and a file: half of the 1024 open files that most systems allow a process.
-MOST_CONNECTIONS = 256
+# 64 browsers with the six connections that each has. A download takes a socket and a file, and most systems allow a
+# process 1024 of them.
+MOST_CONNECTIONS = 400
 
 
 class PatientProtocol(H11Protocol):

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "date", "server"}
 PIECE = 16 << 10
+# Without these a page may not start a worker.
+ISOLATED = {"Cross-Origin-Embedder-Policy": "require-corp", "Cross-Origin-Resource-Policy": "same-origin"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class FaultProxy:
     """`plan(path, count)` says what goes wrong with the count-th request for a path, from 1; None: nothing."""
 
     address: str
+    extra: dict[str, Path] = field(default_factory=dict)  # path -> a JavaScript file that is served at it
     plan: Plan = lambda _path, _count: None
     asked: list[Asked] = field(default_factory=list)
     sent: Counter[str] = field(default_factory=Counter)  # bytes of bodies, by path
@@ -71,10 +74,8 @@ class FaultProxy:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(
-        self, *args: Any, proxy: Callable[[], FaultProxy], upstream: str, extra: dict[str, Path], **kwargs: Any
-    ) -> None:
-        self.proxy, self.upstream, self.extra = proxy(), upstream, extra
+    def __init__(self, *args: Any, proxy: Callable[[], FaultProxy], upstream: str, **kwargs: Any) -> None:
+        self.proxy, self.upstream = proxy(), upstream
         super().__init__(*args, **kwargs)
 
     def do_GET(self) -> None:
@@ -82,9 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
             return
         path = urlsplit(self.path).path
-        if path in self.extra:
-            headers = {"Content-Type": "text/javascript", "Cross-Origin-Embedder-Policy": "require-corp"}
-            self._send(200, headers, self.extra[path].read_bytes(), Fault())
+        if path in self.proxy.extra:
+            headers = {"Content-Type": "text/javascript", **ISOLATED}
+            self._send(200, headers, self.proxy.extra[path].read_bytes(), Fault())
             return
         self.proxy.asked.append(Asked(path, self.headers.get("Range"), self.headers.get("If-Range")))
         fault = self.proxy.plan(path, sum(asked.path == path for asked in self.proxy.asked)) or Fault()
@@ -174,10 +175,10 @@ def fault_proxy(upstream: str, extra: dict[str, Path] | None = None) -> Iterator
         return proxy
 
     def handler(*args: Any, **kwargs: Any) -> _Handler:
-        return _Handler(*args, proxy=current, upstream=upstream, extra=extra or {}, **kwargs)
+        return _Handler(*args, proxy=current, upstream=upstream, **kwargs)
 
     server = _Server(("127.0.0.1", 0), handler)
-    proxy = FaultProxy(f"http://127.0.0.1:{server.server_port}")
+    proxy = FaultProxy(f"http://127.0.0.1:{server.server_port}", dict(extra or {}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -66,7 +66,7 @@ export class LoadingView {
     if (this.#step >= PREPARING) this.#setBar(null);
     else this.#setBar(Math.max(this.#bar.value, totalBytes > 0 ? loadedBytes / totalBytes : 0));
     this.#bytes.textContent = totalBytes > 0 ? bytesText(loadedBytes, totalBytes) : "";
-    const left = secondsLeft === null ? [] : [strings.loading.rate(formatBytes(bytesPerSecond)), formatTimeLeft(secondsLeft)];
+    const left = secondsLeft === null || loadedBytes >= totalBytes ? [] : [strings.loading.rate(formatBytes(bytesPerSecond)), formatTimeLeft(secondsLeft)];
     this.#left.textContent = left.join(", ");
     if (stage === "download") this.#sources.textContent = waiting ? "" : sourcesText(progress);
     this.#text.textContent = stage === "download" && !waiting ? "" : text; // The figures say it already.

@@ -90,6 +90,14 @@ const DTYPE_BYTES = new Map(
   Object.entries({ float32: 4, uint32: 4, int32: 4, float16: 2, bfloat16: 2, uint16: 2, int16: 2, uint8: 1, int8: 1 }),
 );
 const NEEDS = ["subgroups", "int8"];
+const LIMITS = [
+  "maxStorageBufferBindingSize",
+  "maxBufferSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxStorageBuffersPerShaderStage",
+];
+const CHECKED_TYPES = ["f32", "f16", "i32", "u32"];
 const MOST_QUOTED = 300;
 const HINT = "Build the model again with the version of WebGemma that serves this page.";
 
@@ -250,7 +258,8 @@ function checkBuilds(manifest, files) {
     object(build, label);
     if (files.get(build.wasm)?.role !== "wasm") throw refuse(`${label}.wasm ${build.wasm} is not a wasm among files`);
     list(build.features, `${label}.features`);
-    object(build.limits, `${label}.limits`);
+    const limits = object(build.limits, `${label}.limits`);
+    for (const limit of LIMITS) natural(limits[limit], `${label}.limits.${limit}`);
     const known = new Set(manifest.tensors.map((tensor) => tensor.name));
     for (const buffer of list(build.buffers, `${label}.buffers`)) {
       known.add(text(object(buffer, `${label}.buffers`).name, `${label}.buffers: name`));
@@ -279,11 +288,16 @@ function checkBuilds(manifest, files) {
 function checkChecks(checks, label) {
   for (const [kernel, check] of Object.entries(checks)) {
     const { grid, scalars, buffers } = /** @type {KernelCheck} */ (object(check, `${label}.${kernel}`));
-    for (const n of list(grid, `${label}.${kernel}.grid`)) positive(n, `${label}.${kernel}.grid`);
+    if (list(grid, `${label}.${kernel}.grid`).length !== 2) throw refuse(`${label}.${kernel}.grid must be two numbers`);
+    for (const n of grid) positive(n, `${label}.${kernel}.grid`);
     for (const n of list(scalars, `${label}.${kernel}.scalars`)) natural(n, `${label}.${kernel}.scalars`);
     for (const buffer of list(buffers, `${label}.${kernel}.buffers`)) {
       positive(object(buffer, `${label}.${kernel}.buffers`).words, `${label}.${kernel}: words`);
-      if (buffer.sums !== null) list(buffer.sums, `${label}.${kernel}: sums`);
+      if (!CHECKED_TYPES.includes(buffer.type)) throw refuse(`${label}.${kernel}: unknown type ${JSON.stringify(buffer.type)}`);
+      if (typeof buffer.zeros !== "boolean") throw refuse(`${label}.${kernel}: zeros must be true or false`);
+      const sums = list(buffer.sums ?? [], `${label}.${kernel}: sums`);
+      if (!sums.every((pair) => Array.isArray(pair) && pair.length === 2 && pair.every(Number.isFinite)))
+        throw refuse(`${label}.${kernel}: sums must be pairs of numbers`);
     }
   }
 }
@@ -293,7 +307,7 @@ function checkChecks(checks, label) {
  * @param {string} label
  */
 function checkVariant(spec, label) {
-  const { kernel, variant, needs, subgroup_size: size } = /** @type {VariantSpec} */ (object(spec, label));
+  const { kernel, variant, needs, subgroup_size: size = 0 } = /** @type {VariantSpec} */ (object(spec, label));
   if (text(kernel, `${label}.kernel`) === text(variant, `${label}.variant`)) throw refuse(`${label} is a variant of itself`);
   if (!NEEDS.includes(needs)) throw refuse(`${label}: unknown need ${JSON.stringify(needs)}`);
   natural(size, `${label}.subgroup_size`);

@@ -29,9 +29,13 @@ export async function fetchManifest(baseUrl, fetch, { signal, store = null, stal
     try {
       return parse(await readText(url, baseUrl, fetch, stallMs, signal), url);
     } catch (error) {
-      if (!(error instanceof PassingFailure)) throw WebGemmaError.from(error, "network");
+      const passing = error instanceof PassingFailure;
+      // What is no JSON comes from another server: the login page of a hotel's network.
+      const elsewhere = error instanceof WebGemmaError && error.cause instanceof SyntaxError;
+      if (!passing && !elsewhere) throw WebGemmaError.from(error, "network");
       const stored = store && (await storedManifest(store, baseUrl));
       if (stored) return stored;
+      if (!passing) throw error;
       if (failures === ATTEMPTS) {
         const message = `${url} could not be read in ${ATTEMPTS} attempts: ${error.message}.`;
         throw new WebGemmaError("network", message, "Check the connection to the server, then try again.", { cause: error });

@@ -672,6 +672,14 @@ test("a worker that dies without a word is found out, also when it is asked to s
   assert.deepEqual(await slow.transfer({ path: "a.bin" }, {}), { bytes: null, refused: "" });
 });
 
+test("a login page in the server's place is as good as no server", async () => {
+  const { store, load } = await visit();
+  const portal = async () => new Response("<!doctype html><title>Welcome to our network</title>");
+  await assert.rejects(fetchManifest(BASE, portal, { store, sleep }), { code: "manifest", message: /is not JSON/ });
+  await load();
+  assert.equal((await fetchManifest(BASE, portal, { store, sleep })).name, "small");
+});
+
 test("a server that does not answer is as good as none", async () => {
   const { store, load } = await visit();
   const silent = (_url, { signal }) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from build_wasm.manifest import SCHEMA_VERSION
+from build_wasm.manifest import SCHEMA_VERSION, Limits
 
 SHARD_BYTES = 1 << 20
 SHARDS = 4
@@ -48,7 +48,7 @@ def write(
     build = {
         "wasm": wasm,
         "features": [],
-        "limits": {},
+        "limits": dict.fromkeys(Limits.model_fields, 4),
         "buffers": [],
         "functions": {"decode": {"args": ["t0"], "chunk": None}},
     }

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from server.app import create_app
+from server.builds import MOST_LISTENERS
 from server.patience import MOST_CONNECTIONS, PatientProtocol
 from server.settings import Settings
 from tests.server.conftest import SHARD, RunningServer, write_artifact
@@ -205,6 +206,25 @@ def test_more_connections_than_there_is_room_for_are_refused_and_the_others_go_o
         raw.close()
     time.sleep(0.2)
     assert server.client.get("/healthz").status_code == 200
+
+
+def test_listeners_to_a_build_cannot_take_all_connections_and_the_newest_ones_are_heard(server: RunningServer) -> None:
+    listeners = []
+    for _ in range(MOST_CONNECTIONS + 10):
+        raw = connect(server, request_for("/api/models/demo/events"))
+        assert raw.recv(1000).startswith(b"HTTP/1.1 200")
+        listeners.append(raw)
+    assert server.client.get("/healthz").status_code == 200
+    # The first ones were sent away properly, the last ones still listen.
+    assert b"event: done" in until_closed(listeners[0])
+    for raw in listeners[-MOST_LISTENERS:]:
+        raw.settimeout(0.01)
+        with suppress(TimeoutError):
+            while part := raw.recv(1000):
+                assert b"0\r\n\r\n" not in part
+            raise AssertionError("a new listener was sent away")
+    for raw in listeners:
+        raw.close()
 
 
 def until_closed_soon(raw: socket.socket) -> bytes:
