@@ -8,6 +8,7 @@ import { choiceMemory } from "./choice_memory.js";
 import { KernelChoice } from "./kernel_choice.js";
 import { timeStepKernels } from "./kernel_times.js";
 import { KvCopies } from "./kv_copies.js";
+import { longestContext } from "./memory.js";
 import { Programs } from "./programs.js";
 import { ReadbackRing } from "./readback.js";
 import { Runtime } from "./runtime.js";
@@ -115,14 +116,14 @@ export class Model {
    * @param {number} [parts.context]  tokens that the K/V caches hold
    * @param {boolean} [parts.variants]  false: every kernel is the plain one, see kernel_variants.js
    * @param {AbortSignal} [parts.signal]
-   * @throws {WebGemmaError} "bad-request" for a context beyond the model's, "aborted"; what the GPU has no room for shows
+   * @throws {WebGemmaError} "bad-request" for a context beyond the model's or the device's buffers, "aborted"; what the GPU has no room for shows
    *   in record()
    */
   static async create({ manifest, build, device, wasmBytes, context = manifest.context.default, variants = true, signal }) {
     const spec = /** @type {BuildSpec} */ (manifest.builds[build]);
-    const { maximum } = manifest.context;
-    if (!Number.isInteger(context) || context < 1 || context > maximum) {
-      throw new WebGemmaError("bad-request", `The context must be from 1 to ${maximum} tokens, not ${context}.`);
+    const most = Math.min(manifest.context.maximum, longestContext(spec, device.limits));
+    if (!Number.isInteger(context) || context < 1 || context > most) {
+      throw new WebGemmaError("bad-request", `The context must be from 1 to ${most} tokens, not ${context}.`);
     }
     const runtime = await Runtime.create({ ...{ wasmBytes, device }, checks: spec.checks, variants: spec.variants, plain: !variants });
     try {
