@@ -21,6 +21,8 @@ const SLOW_STEP_MS = 100;
 /** Prefill chunks submitted ahead. */
 const CHUNKS_AHEAD = 2;
 const ID_BYTES = 4;
+/** So long a prompt waits for the choice between kernels that it is the first to run. */
+const CHOICE_PATIENCE_MS = 1000;
 
 /**
  * @typedef {object} Sampling
@@ -56,6 +58,7 @@ export class Model {
   #context;
   /** @type {Map<string, GpuTensor>} */
   #tensors = new Map();
+  #kernelChoice;
   #programs;
   /** @type {number[]} sizes of the prefill programs, ascending */
   #chunks;
@@ -93,8 +96,8 @@ export class Model {
     }
     const rings = build.buffers.filter(({ name, shape }) => name.startsWith("layers.") && shape[0] !== "context");
     this.#ring = Math.min(Infinity, ...rings.map(({ shape }) => Number(shape[0])));
-    const choice = new KernelChoice(device, choiceMemory(build.wasm, device.adapterInfo));
-    this.#programs = new Programs(runtime, device, build.functions, (name) => this.tensorBuffer(name), choice);
+    this.#kernelChoice = new KernelChoice(device, choiceMemory(build.wasm, device.adapterInfo));
+    this.#programs = new Programs(runtime, device, build.functions, (name) => this.tensorBuffer(name), this.#kernelChoice);
     this.#readback = new ReadbackRing(device, IN_FLIGHT + 1, ID_BYTES + LOGPROBS_BYTES);
     const caches = build.buffers.filter(({ name }) => name.startsWith("layers."));
     this.#copies = new KvCopies(
@@ -202,7 +205,7 @@ export class Model {
     for (let done = 0; done < ids.length;) {
       throwIfAborted(signal);
       const chunk = this.#chunkFor(ids.length - done);
-      await this.#programs.compile([`prefill_${chunk}`]);
+      await this.#programs.compile([`prefill_${chunk}`], CHOICE_PATIENCE_MS);
       const part = ids.slice(done, done + chunk);
       this.#write("prompt", new Int32Array(part));
       this.#write("state", new Int32Array([position + done, part.length]));
@@ -298,6 +301,7 @@ export class Model {
       decoded += 1;
       this.#wrote(position, position + decoded);
     };
+    this.#kernelChoice.begin();
     try {
       for (let submitted = 0, taken = 0; taken < steps; taken += 1) {
         // The mask of a token depends on the one before it.
@@ -332,6 +336,7 @@ export class Model {
       }
     } finally {
       await Promise.allSettled(pending);
+      this.#kernelChoice.end();
     }
   }
 
