@@ -103,7 +103,7 @@ export async function bench(options) {
  */
 async function measureModel(manifest, options) {
   const { url, context, variants, log, progress = () => {} } = options;
-  const { device, adapterInfo, buildName } = await requestDevice(manifest.builds, { force: options.build });
+  const { device, adapterInfo, buildName } = await requestDevice(manifest.builds, { force: options.build, context });
   log(`GPU: ${JSON.stringify(adapterInfo)}`);
   /** @type {string[]} */
   const errors = [];

@@ -1,10 +1,13 @@
 /** @import { BuildSpec } from "./manifest.js" */
+import { largestCache } from "./memory.js";
 import { delay } from "./retry.js";
 import { WebGemmaError } from "./errors.js";
 
 const F16 = "shader-f16";
 /** @type {GPUFeatureName[]} */
 const OPTIONAL_FEATURES = ["timestamp-query", "subgroups"];
+/** How large a K/V cache can be. */
+const CACHE_LIMITS = new Set(["maxBufferSize", "maxStorageBufferBindingSize"]);
 /** A fresh browser may answer null while its GPU process restarts (seen on Linux with NVIDIA). */
 const RETRY_DELAYS_MS = [200, 400, 800, 1600];
 
@@ -24,11 +27,12 @@ const RETRY_DELAYS_MS = [200, 400, 800, 1600];
  * @param {Record<string, BuildSpec>} builds by name
  * @param {object} [options]
  * @param {string} [options.force] name of the build to use
+ * @param {number} [options.context]  tokens: the device may have larger buffers than the build needs, as far as the GPU has them
  * @param {GPUPowerPreference} [options.powerPreference]
  * @returns {Promise<{ device: GPUDevice, adapterInfo: AdapterInfo, buildName: string }>}
  * @throws {WebGemmaError} "no-webgpu", "no-adapter" or "adapter-too-small", which names what is missing
  */
-export async function requestDevice(builds, { force, powerPreference = "high-performance" } = {}) {
+export async function requestDevice(builds, { force, context = 0, powerPreference = "high-performance" } = {}) {
   // The types promise navigator.gpu; old browsers and pages without TLS have none.
   const gpu = /** @type {GPU | undefined} */ (globalThis.navigator?.gpu);
   if (!gpu) {
@@ -47,7 +51,7 @@ export async function requestDevice(builds, { force, powerPreference = "high-per
       throw tooSmall(`The GPU lacks ${feature}, which the ${buildName} build needs.`);
     }
   }
-  const requiredLimits = limitsFor(build, adapter.limits);
+  const requiredLimits = limitsFor(build, adapter.limits, largestCache(build, context));
   const optional = OPTIONAL_FEATURES.filter((feature) => adapter.features.has(feature));
   const requiredFeatures = [...new Set([...features, ...optional])];
   try {
@@ -101,8 +105,9 @@ function chooseBuild(builds, adapter, force) {
  *
  * @param {BuildSpec} build
  * @param {GPUSupportedLimits} available
+ * @param {number} cache  bytes that a buffer and its binding shall hold if they can
  */
-function limitsFor(build, available) {
+function limitsFor(build, available, cache) {
   /** @type {Record<string, number>} */
   const limits = {};
   for (const [name, needed] of Object.entries(build.limits)) {
@@ -110,7 +115,7 @@ function limitsFor(build, available) {
     if (most === undefined || most < needed) {
       throw tooSmall(`This model needs ${name} ${needed}; the GPU has ${most ?? "no such limit"}.`);
     }
-    limits[name] = needed;
+    limits[name] = CACHE_LIMITS.has(name) ? Math.min(most, Math.max(needed, cache)) : needed;
   }
   return limits;
 }

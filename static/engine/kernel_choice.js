@@ -1,6 +1,7 @@
 /** @import { Dispatch } from "./program.js" */
 /** @import { ChoiceMemory } from "./choice_memory.js" */
 /** @import { Kernel } from "./kernels.js" */
+import { delay } from "./retry.js";
 
 /** A pass is measured that takes about so long: shorter ones are lost in what a submission itself takes. */
 const LONG_ENOUGH_MS = 10;
@@ -10,14 +11,29 @@ const ROUNDS = 3;
 const WARM_UP_MS = 80;
 /** On GPUs where one dispatch takes so long, one round is long enough to tell. */
 const SLOW_MS = 100;
+/** What other work of this page spoils is measured again so often at most. */
+const MOST_TRIES = 3;
 /** A variant must take less than this part of the plain kernel's time: it may be less exact. */
 const WORTHWHILE = 0.9;
 
-/** Chooses between a kernel and those of its variants that are faster on some GPUs only, by running both on this one. */
+/**
+ * Chooses between a kernel and those of its variants that are faster on some GPUs only, by running both on this one, while the model
+ * does nothing else.
+ */
 export class KernelChoice {
   #device;
   #memory;
   #now;
+  #delay;
+  /** Answers under way. */
+  #answers = 0;
+  /** Resolved while there are none. @type {Promise<void>} */
+  #quiet = Promise.resolve();
+  #goOn = () => {};
+  /** Of the model's own work so far. */
+  #submissions = 0;
+  /** Kernels that are chosen for, or that a caller has waited for in vain. @type {Set<Kernel>} */
+  #waitedFor = new Set();
   /** @type {Map<Kernel, Promise<void>>} */
   #chosen = new Map();
   /** One after the other: two at a time would slow each other down. @type {Promise<void>} */
@@ -26,12 +42,29 @@ export class KernelChoice {
   /**
    * @param {GPUDevice} device
    * @param {ChoiceMemory} memory  what was chosen on this GPU before
-   * @param {() => number} [now]  ms
+   * @param {{ now?: () => number, delay?: (ms: number) => Promise<void> }} [time]  in ms
    */
-  constructor(device, memory, now = () => performance.now()) {
+  constructor(device, memory, { now = () => performance.now(), delay: wait = delay } = {}) {
     this.#device = device;
     this.#memory = memory;
     this.#now = now;
+    this.#delay = wait;
+  }
+
+  /** An answer begins: until its end() nothing is measured. */
+  begin() {
+    this.#answers += 1;
+    if (this.#answers === 1) this.#quiet = new Promise((resolve) => (this.#goOn = () => resolve(undefined)));
+  }
+
+  end() {
+    this.#answers -= 1;
+    if (this.#answers === 0) this.#goOn();
+  }
+
+  /** The model gave the GPU work: what is being measured takes longer than it should. */
+  submitted() {
+    this.#submissions += 1;
   }
 
   /**
@@ -39,8 +72,10 @@ export class KernelChoice {
    * cannot be compiled or measured is not chosen.
    *
    * @param {readonly Dispatch[]} dispatches
+   * @param {number} [patience]  ms after which this resolves all the same: the plain kernels run until the choice is made, and no
+   *   other call waits for it with patience
    */
-  async settle(dispatches) {
+  async settle(dispatches, patience = Infinity) {
     /** @type {Map<Kernel, Dispatch>} */
     const largest = new Map();
     for (const dispatch of dispatches) {
@@ -52,7 +87,11 @@ export class KernelChoice {
       this.#last = this.#last.then(() => this.#choose(dispatch));
       this.#chosen.set(kernel, this.#last);
     }
-    await Promise.all([...largest.keys()].map((kernel) => this.#chosen.get(kernel)));
+    const kernels = [...largest.keys()].filter((kernel) => patience === Infinity || !this.#waitedFor.has(kernel));
+    if (kernels.length === 0) return;
+    const chosen = Promise.all(kernels.map((kernel) => this.#chosen.get(kernel)));
+    await (patience === Infinity ? chosen : Promise.race([chosen, this.#delay(patience)]));
+    for (const kernel of kernels) this.#waitedFor.add(kernel);
   }
 
   /** @param {Dispatch} dispatch */
@@ -66,10 +105,11 @@ export class KernelChoice {
         const plain = kernel.pipeline;
         const pipeline = await kernel.compileVariant(variant);
         if (!plain || !pipeline) continue;
-        const faster = before === variant.name || (await this.#isFaster(dispatch, pipeline, plain));
-        if (faster) kernel.use(variant, pipeline);
-        if (before === undefined) await this.#memory.keep(kernel.name, faster ? variant.name : "");
-        if (faster) return;
+        const found = before === variant.name ? { faster: true, sure: false } : await this.#compare(dispatch, pipeline, plain);
+        if (!found) return;
+        if (found.faster) kernel.use(variant, pipeline);
+        if (found.sure) await this.#memory.keep(kernel.name, found.faster ? variant.name : "");
+        if (found.faster) return;
       }
     } catch {
       // The plain kernel stays.
@@ -77,22 +117,46 @@ export class KernelChoice {
   }
 
   /**
+   * Measures while the model is idle.
+   *
    * @param {Dispatch} dispatch
    * @param {GPUComputePipeline} pipeline
    * @param {GPUComputePipeline} plain
+   * @returns {Promise<{ faster: boolean, sure: boolean } | null>} null: the model was never idle for long enough
    */
-  async #isFaster(dispatch, pipeline, plain) {
+  async #compare(dispatch, pipeline, plain) {
+    for (let tries = 0; tries < MOST_TRIES; tries += 1) {
+      await this.#quiet;
+      const found = await this.#measure(dispatch, pipeline, plain);
+      if (found) return found;
+    }
+    return null;
+  }
+
+  /**
+   * @param {Dispatch} dispatch
+   * @param {GPUComputePipeline} pipeline
+   * @param {GPUComputePipeline} plain
+   * @returns {Promise<{ faster: boolean, sure: boolean } | null>} sure: all rounds agree, so that it holds for the next visit as
+   *   well; null: the model worked meanwhile
+   */
+  async #measure(dispatch, pipeline, plain) {
+    const before = this.#submissions;
     await this.#time(dispatch, pipeline, 1); // The first run of each may be slower.
     let once = await this.#time(dispatch, plain, 1);
     const start = this.#now();
     while (once < SLOW_MS && this.#now() - start < WARM_UP_MS) once = Math.min(once, (await this.#time(dispatch, plain, 4)) / 4);
     const repeats = Math.min(MOST_REPEATS, Math.ceil(LONG_ENOUGH_MS / Math.max(once, 0.01)));
     const best = { variant: Infinity, plain: Infinity };
+    const verdicts = new Set();
     for (let round = 0; round < (once > SLOW_MS ? 1 : ROUNDS); round += 1) {
-      best.variant = Math.min(best.variant, await this.#time(dispatch, pipeline, repeats));
-      best.plain = Math.min(best.plain, await this.#time(dispatch, plain, repeats));
+      const [variantMs, plainMs] = [await this.#time(dispatch, pipeline, repeats), await this.#time(dispatch, plain, repeats)];
+      if (this.#submissions !== before) return null;
+      best.variant = Math.min(best.variant, variantMs);
+      best.plain = Math.min(best.plain, plainMs);
+      verdicts.add(variantMs < WORTHWHILE * plainMs);
     }
-    return best.variant < WORTHWHILE * best.plain;
+    return { faster: best.variant < WORTHWHILE * best.plain, sure: verdicts.size === 1 };
   }
 
   /**

@@ -1,4 +1,4 @@
-/** @import { BuildSpec, Manifest } from "./manifest.js" */
+/** @import { BufferSpec, BuildSpec, Manifest } from "./manifest.js" */
 
 /**
  * GPU memory by what it is for, in bytes. What the programs need in between (a few MiB) is known once they are recorded:
@@ -33,12 +33,38 @@ export function memoryEstimate(manifest, { build, context, staging = STAGING_BYT
     if (isPerLayerEmbedding(name)) embeddings += bytes;
     else weights += bytes;
   }
-  for (const { name, shape, dtype } of buffers) {
-    const bytes = shape.reduce((/** @type {number} */ size, n) => size * (n === "context" ? context : n), BYTES.get(dtype) ?? 4);
-    if (name.startsWith("layers.")) cache += bytes;
-    else state += bytes;
+  for (const buffer of buffers) {
+    if (buffer.name.startsWith("layers.")) cache += bufferBytes(buffer, context);
+    else state += bufferBytes(buffer, context);
   }
   return { weights, embeddings, cache, state, staging, total: weights + embeddings + cache + state + staging, context };
+}
+
+/**
+ * @param {BuildSpec} build
+ * @param {number} context  tokens
+ * @returns {number} bytes of the largest buffer whose size is the context's
+ */
+export function largestCache({ buffers }, context) {
+  const growing = buffers.filter(({ shape }) => shape.includes("context"));
+  return Math.max(0, ...growing.map((buffer) => bufferBytes(buffer, context)));
+}
+
+/**
+ * @param {BuildSpec} build
+ * @param {Pick<GPUSupportedLimits, "maxBufferSize" | "maxStorageBufferBindingSize">} limits  of a device
+ * @returns {number} tokens of context that its buffers hold: kernels bind each K/V cache whole
+ */
+export function longestContext(build, { maxBufferSize, maxStorageBufferBindingSize }) {
+  return Math.floor(Math.min(maxBufferSize, maxStorageBufferBindingSize) / largestCache(build, 1));
+}
+
+/**
+ * @param {BufferSpec} buffer
+ * @param {number} context  tokens
+ */
+function bufferBytes({ shape, dtype }, context) {
+  return shape.reduce((/** @type {number} */ size, n) => size * (n === "context" ? context : n), BYTES.get(dtype) ?? 4);
 }
 
 /** What upload.js takes by default. */

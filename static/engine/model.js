@@ -8,6 +8,7 @@ import { choiceMemory } from "./choice_memory.js";
 import { KernelChoice } from "./kernel_choice.js";
 import { timeStepKernels } from "./kernel_times.js";
 import { KvCopies } from "./kv_copies.js";
+import { longestContext } from "./memory.js";
 import { Programs } from "./programs.js";
 import { ReadbackRing } from "./readback.js";
 import { Runtime } from "./runtime.js";
@@ -20,6 +21,8 @@ const SLOW_STEP_MS = 100;
 /** Prefill chunks submitted ahead. */
 const CHUNKS_AHEAD = 2;
 const ID_BYTES = 4;
+/** So long a prompt waits for the choice between kernels that it is the first to run. */
+const CHOICE_PATIENCE_MS = 1000;
 
 /**
  * @typedef {object} Sampling
@@ -55,6 +58,7 @@ export class Model {
   #context;
   /** @type {Map<string, GpuTensor>} */
   #tensors = new Map();
+  #kernelChoice;
   #programs;
   /** @type {number[]} sizes of the prefill programs, ascending */
   #chunks;
@@ -92,8 +96,8 @@ export class Model {
     }
     const rings = build.buffers.filter(({ name, shape }) => name.startsWith("layers.") && shape[0] !== "context");
     this.#ring = Math.min(Infinity, ...rings.map(({ shape }) => Number(shape[0])));
-    const choice = new KernelChoice(device, choiceMemory(build.wasm, device.adapterInfo));
-    this.#programs = new Programs(runtime, device, build.functions, (name) => this.tensorBuffer(name), choice);
+    this.#kernelChoice = new KernelChoice(device, choiceMemory(build.wasm, device.adapterInfo));
+    this.#programs = new Programs(runtime, device, build.functions, (name) => this.tensorBuffer(name), this.#kernelChoice);
     this.#readback = new ReadbackRing(device, IN_FLIGHT + 1, ID_BYTES + LOGPROBS_BYTES);
     const caches = build.buffers.filter(({ name }) => name.startsWith("layers."));
     this.#copies = new KvCopies(
@@ -115,14 +119,14 @@ export class Model {
    * @param {number} [parts.context]  tokens that the K/V caches hold
    * @param {boolean} [parts.variants]  false: every kernel is the plain one, see kernel_variants.js
    * @param {AbortSignal} [parts.signal]
-   * @throws {WebGemmaError} "bad-request" for a context beyond the model's, "aborted"; what the GPU has no room for shows
+   * @throws {WebGemmaError} "bad-request" for a context beyond the model's or the device's buffers, "aborted"; what the GPU has no room for shows
    *   in record()
    */
   static async create({ manifest, build, device, wasmBytes, context = manifest.context.default, variants = true, signal }) {
     const spec = /** @type {BuildSpec} */ (manifest.builds[build]);
-    const { maximum } = manifest.context;
-    if (!Number.isInteger(context) || context < 1 || context > maximum) {
-      throw new WebGemmaError("bad-request", `The context must be from 1 to ${maximum} tokens, not ${context}.`);
+    const most = Math.min(manifest.context.maximum, longestContext(spec, device.limits));
+    if (!Number.isInteger(context) || context < 1 || context > most) {
+      throw new WebGemmaError("bad-request", `The context must be from 1 to ${most} tokens, not ${context}.`);
     }
     const runtime = await Runtime.create({ ...{ wasmBytes, device }, checks: spec.checks, variants: spec.variants, plain: !variants });
     try {
@@ -201,7 +205,7 @@ export class Model {
     for (let done = 0; done < ids.length;) {
       throwIfAborted(signal);
       const chunk = this.#chunkFor(ids.length - done);
-      await this.#programs.compile([`prefill_${chunk}`]);
+      await this.#programs.compile([`prefill_${chunk}`], CHOICE_PATIENCE_MS);
       const part = ids.slice(done, done + chunk);
       this.#write("prompt", new Int32Array(part));
       this.#write("state", new Int32Array([position + done, part.length]));
@@ -297,6 +301,7 @@ export class Model {
       decoded += 1;
       this.#wrote(position, position + decoded);
     };
+    this.#kernelChoice.begin();
     try {
       for (let submitted = 0, taken = 0; taken < steps; taken += 1) {
         // The mask of a token depends on the one before it.
@@ -331,6 +336,7 @@ export class Model {
       }
     } finally {
       await Promise.allSettled(pending);
+      this.#kernelChoice.end();
     }
   }
 

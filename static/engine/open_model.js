@@ -9,7 +9,7 @@ import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { startLoading } from "./loader.js";
 import { goldenCheck } from "./golden.js";
 import { fileAt, shardsOf } from "./manifest.js";
-import { gigabytes, memoryEstimate } from "./memory.js";
+import { gigabytes, longestContext, memoryEstimate } from "./memory.js";
 import { PartialModel, splitShards } from "./partial_model.js";
 
 /**
@@ -34,7 +34,7 @@ import { PartialModel, splitShards } from "./partial_model.js";
  * @property {string} buildName
  *
  * @typedef {object} OpenParts  what opening is made of; tests give other ones
- * @property {(builds: Record<string, BuildSpec>, options: { force?: string }) => Promise<Gpu>} requestDevice
+ * @property {(builds: Record<string, BuildSpec>, options: { force?: string, context?: number }) => Promise<Gpu>} requestDevice
  * @property {(parts: ModelParts) => Promise<LoadedModel>} createModel
  *
  * @typedef {object} OpenOptions
@@ -67,7 +67,7 @@ export async function openFitting(options, parts) {
     let tried;
     try {
       const note = (/** @type {string} */ name) => (tried = name);
-      return { ...(await openModel({ ...options, build, context }, parts, note)), context };
+      return await openModel({ ...options, build, context }, parts, note);
     } catch (error) {
       if (!(error instanceof WebGemmaError)) throw error;
       if (error.code === "out-of-memory" && context > LEAST_CONTEXT) {
@@ -85,19 +85,29 @@ export async function openFitting(options, parts) {
 }
 
 /**
- * Requests a device, builds the model on it, writes its weights and compiles what the first answer needs.
+ * Requests a device, builds the model on it, writes its weights and compiles what the first answer needs. The context is cut to
+ * what the device's buffers hold.
  *
  * @param {OpenOptions} options
  * @param {OpenParts} parts
  * @param {(build: string) => void} [onBuild]  told which build is used
- * @returns {Promise<Opened & { build: string }>}
+ * @returns {Promise<Opened & { build: string, context: number }>}
  * @throws {WebGemmaError} "no-adapter", "device-lost", "out-of-memory", "wrong-results", or the loader's; nothing stays on the GPU
  */
 export async function openModel(options, { requestDevice, createModel }, onBuild = () => {}) {
-  const { manifest, source, context, variants, signal, onProgress, onStage, onEvent } = options;
+  const { manifest, source, variants, signal, onProgress, onStage, onEvent } = options;
   onStage("adapter", "Looking for a GPU");
-  const { device, adapterInfo, buildName: build } = await requestDevice(manifest.builds, { force: options.build });
+  const { device, adapterInfo, buildName: build } = await requestDevice(manifest.builds, {
+    force: options.build,
+    context: options.context,
+  });
   onBuild(build);
+  const spec = /** @type {BuildSpec} */ (manifest.builds[build]);
+  const context = Math.min(options.context, longestContext(spec, device.limits));
+  if (context < options.context) {
+    const text = `The GPU's buffers hold no longer context than ${context} tokens: taking that instead of ${options.context}.`;
+    onEvent({ type: "smaller-context", text });
+  }
   const watch = new DeviceWatch(device);
   const memory = memoryEstimate(manifest, { build, context });
   onEvent({ type: "memory", text: `Needs ${gigabytes(memory.total)} of GPU memory`, memory });
@@ -111,7 +121,7 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
   let loading = null;
   try {
     throwIfAborted(signal);
-    const wasm = fileAt(manifest, /** @type {BuildSpec} */ (manifest.builds[build]).wasm);
+    const wasm = fileAt(manifest, spec.wasm);
     const wasmBytes = await source.file(wasm, signal);
     const created = (model = await watch.guard(createModel({ manifest, build, device, wasmBytes, context, variants, signal })));
     const bufferOf = (/** @type {string} */ name) => created.tensorBuffer(name);
@@ -123,7 +133,7 @@ export async function openModel(options, { requestDevice, createModel }, onBuild
     const arrived = weights.then(() => onStage("compile", "Preparing the GPU programs"));
     await watch.guard(Promise.all([arrived, recorded]));
     throwIfAborted(signal);
-    const opened = { watch, build, adapter: describe(adapterInfo) };
+    const opened = { watch, build, context, adapter: describe(adapterInfo) };
     const check = goldenCheck(manifest, build, context);
     if (check) onStage("selftest", "Checking what the GPU computes");
     if (later.length === 0) {

@@ -56,11 +56,12 @@ export class Programs {
    * Compiles the kernels, and chooses between those and their variants where that takes measuring.
    *
    * @param {string[]} names
+   * @param {number} [patience]  see KernelChoice.settle
    */
-  async compile(names) {
+  async compile(names, patience) {
     const dispatches = this.dispatches(names);
     await compileAll(dispatches.map(({ kernel }) => kernel));
-    await this.#choice.settle(dispatches);
+    await this.#choice.settle(dispatches, patience);
   }
 
   /** Compiles the kernels that are not compiled yet, one after the other: for the background. */
@@ -99,6 +100,7 @@ export class Programs {
     pass.end();
     after?.(encoder);
     this.#device.queue.submit([encoder.finish()]);
+    this.#choice.submitted();
   }
 
   /** Nothing can be submitted any more. */

@@ -309,6 +309,22 @@ test("no room is found out while shards and the tokenizer are on their way: the 
   await engine.dispose();
 });
 
+test("a context that no buffer of the GPU holds is cut to what they hold, and told of", async () => {
+  for (const [limit, most] of [
+    ["maxStorageBufferBindingSize", 40],
+    ["maxBufferSize", 50],
+  ]) {
+    const { load, device, order } = world();
+    device.limits[limit] = 32 * most + 31; // a token's K/V takes 32 bytes
+    const events = [];
+    const engine = await load({ context: 64, onEvent: ({ type, text }) => type === "smaller-context" && events.push(text) });
+    assert.ok(order.some((step) => step.startsWith(`create f32 ${most} `)), order.join());
+    assert.equal((await engine.stats()).context, most);
+    assert.deepEqual(events.map((text) => text.match(/\d+/g)), [[String(most), "64"]]);
+    await engine.dispose();
+  }
+});
+
 test("without room for any context one error says what is needed and what there is", async () => {
   const { loading, tried } = await loadRefusing(() => {
     throw noRoom();

@@ -5,7 +5,7 @@ import { requestDevice } from "../../static/engine/gpu.js";
 import { Program } from "../../static/engine/program.js";
 
 const LIMITS = { maxBufferSize: 2 ** 28, maxComputeWorkgroupStorageSize: 16384 };
-const BUILDS = { f32: { features: [], limits: LIMITS }, f16: { features: ["shader-f16"], limits: LIMITS } };
+const BUILDS = { f32: { features: [], limits: LIMITS, buffers: [] }, f16: { features: ["shader-f16"], limits: LIMITS, buffers: [] } };
 
 /** Puts a fake navigator.gpu in place for one test; `adapters` are what requestAdapter answers in turn. */
 function fakeGpu(t, adapters) {
@@ -75,6 +75,24 @@ test("subgroups are asked for where there are any, and how small they may be is 
   const { device, adapterInfo } = await requestDevice(BUILDS);
   assert.deepEqual(device.requiredFeatures, ["subgroups"]);
   assert.equal(adapterInfo.subgroupMinSize, 16);
+});
+
+test("buffers for a long context: as large as it needs, or as the GPU has them", async (t) => {
+  const buffers = [
+    { name: "layers.0.k", dtype: "float32", shape: ["context", 1, 512] },
+    { name: "layers.1.k", dtype: "float32", shape: [576, 1, 256] },
+  ];
+  const limits = { maxBufferSize: 2 ** 27, maxStorageBufferBindingSize: 2 ** 27 };
+  const builds = { f32: { features: [], limits, buffers } };
+  const asked = async (context, most) => {
+    fakeGpu(t, [adapter([], most)]);
+    return (await requestDevice(builds, { context })).device.requiredLimits;
+  };
+  const large = { maxBufferSize: 2 ** 31, maxStorageBufferBindingSize: 2 ** 30 };
+  assert.deepEqual(await asked(65_536, large), limits);
+  assert.deepEqual(await asked(131_072, large), { maxBufferSize: 2 ** 28, maxStorageBufferBindingSize: 2 ** 28 });
+  const small = { maxBufferSize: 2 ** 28, maxStorageBufferBindingSize: 2 ** 27 };
+  assert.deepEqual(await asked(131_072, small), small);
 });
 
 test("an adapter that is too small: the limit, what is needed and what there is", async (t) => {

@@ -177,6 +177,7 @@ export class FakeDevice {
   peakStaged = 0;
   largestCopy = 0;
   destroyed = false;
+  limits = { maxBufferSize: 2 ** 28, maxStorageBufferBindingSize: 2 ** 27 };
 
   /** @param {{ keep?: boolean }} [options] keep: keep the bytes, not only their places */
   constructor({ keep = true } = {}) {

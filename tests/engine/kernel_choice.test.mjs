@@ -6,8 +6,9 @@ import { KernelChoice } from "../../static/engine/kernel_choice.js";
  * A GPU that takes `times[pipeline]` ms for a workgroup, and notes what it runs.
  *
  * @param {Record<string, number>} times
+ * @param {(pipeline: string) => number} [extra]  ms more that a pass takes, because something else is at work
  */
-function gpu(times) {
+function gpu(times, extra = () => 0) {
   let [clock, submitted] = [0, 0];
   const runs = [];
   const encoder = () => {
@@ -25,7 +26,7 @@ function gpu(times) {
   const queue = {
     submit: ([{ pipeline, ms }]) => {
       runs.push(pipeline);
-      submitted += ms;
+      submitted += ms + extra(pipeline);
     },
     onSubmittedWorkDone: async () => {
       clock += submitted;
@@ -64,7 +65,7 @@ const dispatch = (of, x) => /** @type {any} */ ({ kernel: of, bindGroup: {}, x, 
 test("the faster of two is used, and kept for the next time", async () => {
   const { device, now } = gpu({ plain: 1, int8: 0.5 });
   const [k, remembered] = [kernel(), memory()];
-  await new KernelChoice(device, remembered, now).settle([dispatch(k, 1), dispatch(k, 4)]);
+  await new KernelChoice(device, remembered, { now }).settle([dispatch(k, 1), dispatch(k, 4)]);
   assert.equal(k.pipeline, "int8");
   assert.deepEqual([...remembered.kept], [["k", "k__int8"]]);
 });
@@ -72,7 +73,7 @@ test("the faster of two is used, and kept for the next time", async () => {
 test("what is hardly faster is not worth being less exact", async () => {
   const { device, now } = gpu({ plain: 1, int8: 0.95 });
   const [k, remembered] = [kernel(), memory()];
-  await new KernelChoice(device, remembered, now).settle([dispatch(k, 1)]);
+  await new KernelChoice(device, remembered, { now }).settle([dispatch(k, 1)]);
   assert.equal(k.pipeline, "plain");
   assert.deepEqual([...remembered.kept], [["k", ""]]);
 });
@@ -84,7 +85,7 @@ test("a choice of before is taken unmeasured, and only the chosen one is compile
   ]) {
     const { device, now, runs } = gpu({ plain: 1, int8: 2 });
     const k = kernel();
-    await new KernelChoice(device, memory(new Map([["k", before]])), now).settle([dispatch(k, 1)]);
+    await new KernelChoice(device, memory(new Map([["k", before]])), { now }).settle([dispatch(k, 1)]);
     assert.deepEqual([k.pipeline, k.compiled, runs], [pipeline, compiled, []]);
   }
 });
@@ -92,14 +93,14 @@ test("a choice of before is taken unmeasured, and only the chosen one is compile
 test("a variant that the GPU does not run rightly is not measured, and nothing is kept", async () => {
   const { device, now, runs } = gpu({ plain: 1, int8: 0.1 });
   const [k, remembered] = [kernel({ compiles: false }), memory()];
-  await new KernelChoice(device, remembered, now).settle([dispatch(k, 1)]);
+  await new KernelChoice(device, remembered, { now }).settle([dispatch(k, 1)]);
   assert.deepEqual([k.pipeline, runs, remembered.kept.size], ["plain", [], 0]);
 });
 
 test("each kernel is measured once, however often its programs are compiled, and one at a time", async () => {
   const { device, now, runs } = gpu({ plain: 1, int8: 0.5 });
   const [one, two] = [kernel(), kernel()];
-  const choice = new KernelChoice(device, memory(), now);
+  const choice = new KernelChoice(device, memory(), { now });
   await Promise.all([choice.settle([dispatch(one, 1), dispatch(two, 1)]), choice.settle([dispatch(one, 1)])]);
   await choice.settle([dispatch(two, 1)]);
   assert.deepEqual([one.compiled, two.compiled], [1, 1]);
@@ -110,7 +111,7 @@ test("each kernel is measured once, however often its programs are compiled, and
 
 test("a slow GPU is not kept busy: it is measured in one round", async () => {
   const { device, now, runs } = gpu({ plain: 200, int8: 100 });
-  await new KernelChoice(device, memory(), now).settle([dispatch(kernel(), 1)]);
+  await new KernelChoice(device, memory(), { now }).settle([dispatch(kernel(), 1)]);
   assert.deepEqual(runs, ["int8", "plain", "int8", "plain"]);
 });
 
@@ -118,6 +119,71 @@ test("a GPU that is lost meanwhile leaves the plain kernel", async () => {
   const { device, now } = gpu({ plain: 1, int8: 0.1 });
   device.queue.onSubmittedWorkDone = () => Promise.reject(new Error("lost"));
   const k = kernel();
-  await new KernelChoice(device, memory(), now).settle([dispatch(k, 1)]);
+  await new KernelChoice(device, memory(), { now }).settle([dispatch(k, 1)]);
   assert.equal(k.pipeline, "plain");
+});
+
+test("nothing is measured while an answer is under way", async () => {
+  const { device, now, runs } = gpu({ plain: 1, int8: 0.5 });
+  const [k, choice] = [kernel(), new KernelChoice(device, memory(), { now })];
+  choice.begin();
+  choice.begin();
+  const settled = choice.settle([dispatch(k, 1)]);
+  choice.end();
+  for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate);
+  assert.deepEqual([k.pipeline, runs], ["plain", []]);
+  choice.end();
+  await settled;
+  assert.equal(k.pipeline, "int8");
+});
+
+test("what the model's own work spoiled is measured again", async () => {
+  const work = { plain: 0, int8: 3 };
+  const { device, now, runs } = gpu({ plain: 1, int8: 0.5 }, (pipeline) => {
+    if (work[pipeline] === 0) return 0;
+    work[pipeline] -= 1;
+    choice.submitted();
+    return 1000;
+  });
+  const [k, remembered] = [kernel(), memory()];
+  const choice = new KernelChoice(device, remembered, { now });
+  await choice.settle([dispatch(k, 1)]);
+  assert.equal(k.pipeline, "int8");
+  assert.deepEqual([...remembered.kept], [["k", "k__int8"]]);
+  assert.ok(runs.length > 8, runs.join());
+});
+
+test("a model that never pauses keeps its plain kernels for this visit, and nothing is remembered", async () => {
+  const { device, now, runs } = gpu({ plain: 1, int8: 0.5 }, () => (choice.submitted(), 0));
+  const [k, remembered] = [kernel(), memory()];
+  const choice = new KernelChoice(device, remembered, { now });
+  await choice.settle([dispatch(k, 1)]);
+  assert.deepEqual([k.pipeline, remembered.kept.size], ["plain", 0]);
+  assert.ok(runs.length < 150, "it is given up");
+});
+
+test("rounds that contradict each other decide for this visit only", async () => {
+  let round = 0;
+  // Another program's work falls into one of the variant's passes; the first of all is the warm-up's.
+  const { device, now } = gpu({ plain: 1, int8: 0.5 }, (pipeline) => (pipeline === "int8" && (round += 1) === 3 ? 500 : 0));
+  const [k, remembered] = [kernel(), memory()];
+  await new KernelChoice(device, remembered, { now }).settle([dispatch(k, 1)]);
+  assert.deepEqual([k.pipeline, remembered.kept.size], ["int8", 0]);
+});
+
+test("a prompt waits for a choice once, and not for long: it is made meanwhile or afterwards", async () => {
+  const { device, now } = gpu({ plain: 1, int8: 0.5 });
+  let release;
+  const busy = new Promise((resolve) => (release = resolve));
+  const done = device.queue.onSubmittedWorkDone;
+  device.queue.onSubmittedWorkDone = async () => (await busy, await done());
+  const waits = [];
+  const delay = async (ms) => void waits.push(ms);
+  const [k, choice] = [kernel(), new KernelChoice(device, memory(), { now, delay })];
+  await choice.settle([dispatch(k, 1)], 1000);
+  await choice.settle([dispatch(k, 1)], 1000);
+  assert.deepEqual([k.pipeline, waits], ["plain", [1000]]);
+  release();
+  await choice.settle([dispatch(k, 1)]);
+  assert.equal(k.pipeline, "int8");
 });
