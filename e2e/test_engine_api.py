@@ -81,7 +81,7 @@ def test_turns_edits_and_branches_say_what_a_cold_run_says(engine: Page) -> None
     )
     reply = {"role": "assistant", "content": "Hello!"}
     conversations = [[first], [first, reply, second], [first, reply, edited], [first, reply, second]]
-    requests = [{"messages": messages, "temperature": 0, "max_tokens": 4} for messages in conversations]
+    requests = [{"messages": messages, "temperature": 0, "max_tokens": 3} for messages in conversations]
     reset = "async () => { await window.engine.reset(); }"
     engine.evaluate(reset)
     warm = [engine.evaluate(COMPLETE, request) for request in requests]
