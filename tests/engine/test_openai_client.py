@@ -123,7 +123,7 @@ def test_messages_that_were_left_out_are_told_beside_openais_fields(client: Open
     first, *rest = client.chat.completions.create(
         model="greeting", messages=[*long, *ASK], extra_body=extra, stream=True
     )
-    told = [(answer.model_extra or {}).get("dropped_messages") for answer in (whole, first, *rest)]
+    told: list[Any] = [(answer.model_extra or {}).get("dropped_messages") for answer in (whole, first, *rest)]
     assert told[0] == told[1]
     assert told[0][:2] == [0, 1]
     assert set(map(str, told[2:])) == {"None"}
