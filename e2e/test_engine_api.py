@@ -74,6 +74,26 @@ def test_a_completion_has_openais_shape_and_a_repeated_one_reuses_its_cache(engi
     assert again["usage"]["cached_tokens"] == usage["prompt_tokens"] - 1
 
 
+def test_turns_edits_and_branches_say_what_a_cold_run_says(engine: Page) -> None:
+    """Greedy text, with what is cached of earlier requests and from an empty cache."""
+    first, second, edited = (
+        {"role": "user", "content": text} for text in ("Hi", "What is the capital of France?", "And of Japan?")
+    )
+    reply = {"role": "assistant", "content": "Hello!"}
+    conversations = [[first], [first, reply, second], [first, reply, edited], [first, reply, second]]
+    requests = [{"messages": messages, "temperature": 0, "max_tokens": 3} for messages in conversations]
+    reset = "async () => { await window.engine.reset(); }"
+    engine.evaluate(reset)
+    warm = [engine.evaluate(COMPLETE, request) for request in requests]
+    assert all(answer["usage"]["cached_tokens"] > 0 for answer in warm[1:])
+    for request, answer in zip(requests[1:3], warm[1:3], strict=True):
+        engine.evaluate(reset)
+        cold = engine.evaluate(COMPLETE, request)
+        assert cold["usage"]["cached_tokens"] == 0
+        assert cold["choices"] == answer["choices"]
+    assert warm[3]["choices"] == warm[1]["choices"]
+
+
 def test_a_stream_ends_with_the_reason_and_the_usage(engine: Page) -> None:
     chunks = engine.evaluate(STREAM, ask(CAPITAL, max_tokens=1))
     assert all(chunk["object"] == "chat.completion.chunk" for chunk in chunks)

@@ -16,7 +16,7 @@ import { LOGPROBS_BYTES, RING, TokenChoice, readLogprobs } from "./token_choice.
 
 /** Steps submitted before the first one's id is back: the GPU never waits for JavaScript. */
 const IN_FLIGHT = 4;
-/** Where a step takes longer there is nothing to hide, and whoever stops an answer would wait for every step in flight. */
+/** Where a step takes longer there is nothing to hide, and after an answer that was stopped the next one waits for every step in flight. */
 const SLOW_STEP_MS = 100;
 /** Prefill chunks submitted ahead. */
 const CHUNKS_AHEAD = 2;

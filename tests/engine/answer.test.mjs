@@ -115,29 +115,33 @@ class BusyModel extends FakeModel {
   }
 }
 
-for (const [where, options] of [["the prompt", { reading: true }], ["a step", { steps: 2 }]])
-  test(`an abort while the GPU is at ${where} ends the answer at once; the next one waits for the GPU`, async () => {
-    const model = new BusyModel(says("a b c d e"), options);
-    const completions = completionsOver(model);
-    const abort = new AbortController();
-    const answer = completions.create(ask("1"), abort.signal);
-    await until(() => model.busy);
-    const next = completions.create(ask("2"));
-    let answered = false;
-    next.then(() => (answered = true));
-    abort.abort();
-    const { choices, usage } = await answer;
-    assert.equal(choices[0].finish_reason, "abort");
-    assert.equal(usage.completion_tokens, options.reading ? 0 : 2);
-    assert.ok(model.busy, "the GPU is still at it");
-    assert.equal(choices[0].message.content, options.reading ? "" : "a b");
-    const calls = model.calls.length;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-    assert.deepEqual([answered, model.calls.length], [false, calls]);
-    Object.assign(model, { reading: false, steps: Infinity });
-    model.finish();
-    assert.equal((await next).choices[0].message.content, "a b c d e");
-  });
+/** An abort while a model is busy as `options` say. */
+async function abortWhileBusy(options) {
+  const model = new BusyModel(says("a b c d e"), options);
+  const completions = completionsOver(model);
+  const abort = new AbortController();
+  const answer = completions.create(ask("1"), abort.signal);
+  await until(() => model.busy);
+  const next = completions.create(ask("2"));
+  let answered = false;
+  next.then(() => (answered = true));
+  abort.abort();
+  const { choices, usage } = await answer;
+  assert.equal(choices[0].finish_reason, "abort");
+  assert.equal(usage.completion_tokens, options.reading ? 0 : 2);
+  assert.ok(model.busy, "the GPU is still at it");
+  assert.equal(choices[0].message.content, options.reading ? "" : "a b");
+  const calls = model.calls.length;
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.deepEqual([answered, model.calls.length], [false, calls]);
+  Object.assign(model, { reading: false, steps: Infinity });
+  model.finish();
+  assert.equal((await next).choices[0].message.content, "a b c d e");
+}
+
+test("an abort while the GPU reads the prompt ends the answer at once; the next one waits for the GPU", () => abortWhileBusy({ reading: true }));
+
+test("an abort in the middle of a step ends the answer at once; the next one waits for the GPU", () => abortWhileBusy({ steps: 2 }));
 
 test("an abort while a grammar's compiler is being loaded ends the answer at once, and frees the grammar later", async () => {
   let load;

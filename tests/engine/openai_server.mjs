@@ -19,6 +19,7 @@ const SCRIPTS = {
   thinker: () => [...thought, ...tokenizer.encodeText("Paris"), END_OF_TURN],
   caller: () => [...thought, ...call("Rome"), ...call("Zürich"), END_OF_TURN],
   closer: () => closing,
+  stumbler: () => [...tokenizer.encodeText("Let me see."), control("<|tool_call>"), ...tokenizer.encodeText("get_weather Rome"), control("<tool_call|>"), END_OF_TURN],
 };
 
 /** @param {string} name */

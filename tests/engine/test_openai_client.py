@@ -98,6 +98,46 @@ def test_an_answer_is_parsed_into_a_model(client: OpenAI) -> None:
     assert isinstance(answer.choices[0].message.parsed, Opinion)
 
 
+def test_a_streamed_answer_is_parsed_into_a_model(client: OpenAI) -> None:
+    with client.chat.completions.stream(model="closer", messages=ASK, response_format=Opinion) as stream:
+        pieces = [event.delta for event in stream if event.type == "content.delta"]
+        parsed = stream.get_final_completion().choices[0].message.parsed
+    assert isinstance(parsed, Opinion)
+    assert Opinion.model_validate_json("".join(pieces)) == parsed
+
+
+def test_streams_of_several_answers_and_of_cut_ones(client: OpenAI) -> None:
+    chunks = list(client.chat.completions.create(model="greeting", messages=ASK, n=2, stream=True))
+    for index in range(2):
+        mine = [chunk.choices[0] for chunk in chunks if chunk.choices[0].index == index]
+        assert "".join(choice.delta.content or "" for choice in mine) == "Grüße 😀!"
+        assert mine[-1].finish_reason == "stop"
+    cut = list(client.chat.completions.create(model="greeting", messages=ASK, max_tokens=1, stream=True))
+    assert cut[-1].choices[0].finish_reason == "length"
+
+
+def test_messages_that_were_left_out_are_told_beside_openais_fields(client: OpenAI) -> None:
+    long: Any = [{"role": role, "content": "word " * 100} for role in ("user", "assistant") * 3]
+    extra = {"context_overflow": "drop_oldest"}
+    whole = client.chat.completions.create(model="greeting", messages=[*long, *ASK], extra_body=extra)
+    first, *rest = client.chat.completions.create(
+        model="greeting", messages=[*long, *ASK], extra_body=extra, stream=True
+    )
+    told: list[Any] = [(answer.model_extra or {}).get("dropped_messages") for answer in (whole, first, *rest)]
+    assert told[0] == told[1]
+    assert told[0][:2] == [0, 1]
+    assert set(map(str, told[2:])) == {"None"}
+
+
+def test_what_goes_wrong_in_a_stream_is_the_clients_own_error_after_what_came_before(client: OpenAI) -> None:
+    seen: list[str] = []
+    stream = client.chat.completions.create(model="stumbler", messages=ASK, tools=[WEATHER], stream=True)
+    with pytest.raises(openai.APIError, match="cannot be read") as failed:
+        seen.extend(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert "".join(seen) == "Let me see."
+    assert failed.value.code == "malformed-tool-call"
+
+
 def test_a_refusal_is_the_clients_own_error(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match=r"temperature") as refused:
         client.chat.completions.create(model="greeting", messages=ASK, temperature=3)

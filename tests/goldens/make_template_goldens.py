@@ -48,6 +48,16 @@ def called(as_text: bool, **fields: Any) -> dict[str, Any]:
     return assistant("", tool_calls=[({"id": "a", "type": "function"} if as_text else {}) | call], **fields)
 
 
+def called_twice(as_text: bool, **fields: Any) -> dict[str, Any]:
+    """Two calls at once, after some words."""
+    calls: list[dict[str, Any]] = []
+    for id_, city in (("a", "Rome"), ("b", "Zürich")):
+        arguments: Any = {"city": city, "days": [1.5, -0.002, 12345678]}
+        call = {"function": {"name": "get_weather", "arguments": json.dumps(arguments) if as_text else arguments}}
+        calls.append(({"id": id_, "type": "function"} if as_text else {}) | call)
+    return assistant(" Let me look. ", tool_calls=calls, **fields)
+
+
 def result(content: str) -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": "a", "content": content}
 
@@ -80,6 +90,37 @@ CASES: dict[str, tuple[list[Any], list[Any] | None, bool, bool]] = {
         [user("Weather?"), called(False, reasoning_content="Hm.", **answered("no idea"))],
         True,
         True,
+    ),
+    "two calls at once beside words, and their results": (
+        [user("Weather?"), called_twice(True), result("warm"), result('{"degrees": 2}') | {"tool_call_id": "b"}],
+        [
+            user("Weather?"),
+            called_twice(
+                False, tool_responses=[*answered("warm")["tool_responses"], *answered({"degrees": 2})["tool_responses"]]
+            ),
+        ],
+        True,
+        False,
+    ),
+    "after two calls, the next question": (
+        [
+            user("Weather?"),
+            called_twice(True),
+            result("warm"),
+            result("cold") | {"tool_call_id": "b"},
+            assistant("Warm, cold."),
+            user("And now?"),
+        ],
+        [
+            user("Weather?"),
+            called_twice(
+                False, tool_responses=[*answered("warm")["tool_responses"], *answered("cold")["tool_responses"]]
+            ),
+            assistant("Warm, cold."),
+            user("And now?"),
+        ],
+        True,
+        False,
     ),
     "after a call, the next question": (
         [user("Weather?"), called(True, reasoning_content="Hm."), result("20"), assistant("Warm."), user("And now?")],
