@@ -345,8 +345,12 @@ def test_two_tabs_on_one_conversation_lose_nothing_and_one_follows_the_other(
     faked.type_and_send("Count")
     expect(other.answers.last).to_have_text("one two")
     expect(other.log).to_contain_text("Being written in another tab")
+    other.message.fill("And then?")
+    expect(other.send).to_be_disabled()
     fake_engine.release()
     expect(other.answers.last).to_have_text("one two three")
+    expect(other.send).to_be_enabled()
+    other.message.fill("")
     expect(other.log).not_to_contain_text("Being written in another tab")
     # Both ask at once: each keeps its own branch, and has the other's beside it.
     fake_engine.answer("from one", hold_after=1)
