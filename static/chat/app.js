@@ -44,7 +44,6 @@ const store = new Store({
   behind: [],
   conversations: [],
   answers: [],
-  facts: null,
   notice: null,
   memory: null,
 });
@@ -58,7 +57,7 @@ const scroll = new StickToEnd(byId("main", HTMLElement), byId("column", HTMLElem
 toEnd.addEventListener("click", () => scroll.toEnd());
 
 mountTheme(byId("theme", HTMLButtonElement));
-mountSettings(store, library);
+const settingsView = mountSettings(store, library);
 mountModels(store);
 mountStart(store, session);
 const { editLast } = mountConversation(byId("log", HTMLElement), store, session, library, drafts);
@@ -70,6 +69,7 @@ const sidebar = mountLibrary(store, library, kept);
 
 const newChat = byId("new-chat", HTMLButtonElement);
 const startNewChat = () => {
+  settingsView.leave();
   library.newChat();
   sidebar.chosen();
   byId("message", HTMLTextAreaElement).focus();
@@ -102,7 +102,9 @@ const flush = () => {
   void library.flush();
   void drafts.flush();
 };
+addEventListener("popstate", () => settingsView.leave()); // Before the library hears of it.
 addEventListener("pagehide", ({ persisted }) => {
+  settingsView.leave();
   flush();
   if (!persisted) session.close(); // A page in the back/forward cache may come back.
 });

@@ -172,6 +172,7 @@ export class TurnView {
     for (const button of [this.#edit, this.#regenerate]) button.disabled = !idle;
     this.#continue.hidden = !(last && idle && canContinue(turn));
     this.#facts.replaceChildren(...this.#describe(turn, state, progress).map((text) => create("span", { text, attributes: { dir: "auto" } })));
+    this.#facts.title = turn.facts ? [turn.model, turn.facts.adapter, turn.facts.build].filter(Boolean).join(" · ") : "";
     this.#problem?.remove();
     this.#problem = turn.failure ? this.#describeFailure(turn, state.model) : null;
     if (this.#problem) this.#notes.before(this.#problem);
@@ -194,7 +195,6 @@ export class TurnView {
     const rate = turn.usage?.decode_tokens_per_second;
     if (rate) facts.push(strings.turn.rate(formatRate(rate)));
     if (turn.model && turn.model !== state.model) facts.push(turn.model);
-    else if (turn.usage && state.facts?.adapter) facts.push(state.facts.adapter, ...(state.facts.build ? [state.facts.build] : []));
     return facts;
   }
 
