@@ -61,6 +61,20 @@ def test_conversations_are_there_after_a_reload_and_each_opens_where_it_ended(
     expect(faked.questions).to_have_text(["About dogs"])
 
 
+def test_an_answer_tells_what_wrote_it_then_and_not_what_would_now(faked: ChatPage, fake_engine: FakeEngine) -> None:
+    faked.ask("About cats")
+    expect(faked.log.get_by_title("demo · Fake GPU · f32", exact=True)).to_be_visible()
+    fake_engine.set_up(stats={"adapter": "Another GPU", "build": "f16"})
+    faked.page.reload()
+    faked.wait_until_ready()
+    faked.ask("About dogs")
+    titles = [
+        faked.log.get_by_title(title, exact=True) for title in ("demo · Fake GPU · f32", "demo · Another GPU · f16")
+    ]
+    for title in titles:
+        expect(title).to_have_count(1)
+
+
 def test_search_finds_a_word_of_an_answer_and_shows_it(
     faked: ChatPage, fake_engine: FakeEngine, sidebar: Sidebar
 ) -> None:
@@ -345,8 +359,12 @@ def test_two_tabs_on_one_conversation_lose_nothing_and_one_follows_the_other(
     faked.type_and_send("Count")
     expect(other.answers.last).to_have_text("one two")
     expect(other.log).to_contain_text("Being written in another tab")
+    other.message.fill("And then?")
+    expect(other.send).to_be_disabled()
     fake_engine.release()
     expect(other.answers.last).to_have_text("one two three")
+    expect(other.send).to_be_enabled()
+    other.message.fill("")
     expect(other.log).not_to_contain_text("Being written in another tab")
     # Both ask at once: each keeps its own branch, and has the other's beside it.
     fake_engine.answer("from one", hold_after=1)

@@ -202,6 +202,7 @@ def test_a_token_of_a_long_answer_costs_what_a_token_of_a_short_one_does(fresh: 
     ("kind", "text"),
     [
         ("one list", "".join(f"{n}. Item {n} with *some* words and `code`\n" for n in range(1, 110))),
+        ("one table", "| n | what |\n|---|---|\n" + "".join(f"| {n} | row with `code` |\n" for n in range(200))),
         (
             "one block of code",
             "```python\n" + "".join(f"value_{n} = function({n})  # comment\n" for n in range(250)) + "```\n",
@@ -216,6 +217,27 @@ def test_a_long_answer_that_is_all_of_one_kind_is_not_rendered_anew_for_each_tok
     elements = sum(counted["work"])
     print(kind, counted["tokens"], elements, max(counted["times"]), sum(counted["times"]))
     assert elements < 25 * counted["tokens"]
+
+
+def test_a_table_that_streams_in_looks_like_one_that_comes_at_once(fresh: Fresh) -> None:
+    chat, _, _ = fresh
+    text = "| a | $b$ |\n|:--|--:|\n| *1* | $x^2$ |\n| `2` |\n| [3](https://example.org) | 4 |\n\nText, and no row.\n"
+    streamed, whole = chat.page.evaluate(
+        """async (text) => {
+          const { MarkdownView } = await import("/static/chat/markdown.js");
+          const rendered = (steps) => {
+            const element = document.createElement("article");
+            const view = new MarkdownView(element);
+            for (const end of steps) view.update(text.slice(0, end));
+            return element.innerHTML;
+          };
+          return [rendered([...text].map((_, i) => i + 1)), rendered([text.length])];
+        }""",
+        text,
+    )
+    assert streamed == whole
+    assert whole.count("<tr>") == 4
+    assert 'align="right"' in whole
 
 
 def test_nothing_that_is_being_read_moves_while_an_answer_streams(fresh: Fresh) -> None:

@@ -52,6 +52,27 @@ def test_settings_belong_to_their_conversation_and_are_kept_with_it(faked: ChatP
         expect(dialog.get_by_role("spinbutton", name="Top-k")).to_have_value("20")
 
 
+def test_what_is_being_typed_belongs_to_the_conversation_that_it_was_typed_for(
+    faked: ChatPage, fake_engine: FakeEngine
+) -> None:
+    page = faked.page
+    faked.ask("Hello")
+    for field, text in (("System prompt", "Be brief."), ("Longest answer, in tokens", "9")):
+        page.get_by_role("button", name="Settings", exact=True).click()
+        page.get_by_role("dialog", name="Settings").get_by_label(field).press_sequentially(text)
+        page.keyboard.press("Control+Shift+O")
+        expect(faked.articles).to_have_count(0)
+        page.keyboard.press("Escape")
+        Sidebar(page).link("Hello").click()
+        expect(faked.questions).to_have_text("Hello")
+    faked.ask("And now?")
+    sent = fake_engine.requests[-1]
+    assert (sent["messages"][0]["content"], sent["max_tokens"]) == ("Be brief.", 9)
+    faked.start_over()
+    faked.ask("Hello again")
+    assert "max_tokens" not in fake_engine.requests[-1]
+
+
 def test_the_models_defaults_are_shown_and_come_back(faked: ChatPage, fake_engine: FakeEngine) -> None:
     with settings(faked) as dialog:
         expect(dialog.locator("output")).to_have_text("default 1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import Page, expect
 
 from e2e.chat_page import ChatPage
@@ -42,6 +44,20 @@ def test_a_person_watches_the_speed_while_chatting(page: Page, bare_address: str
     expect(table.get_by_role("row").nth(1)).to_have_text("matvec351.50 ms75.0 %")
     page.keyboard.press("Escape")
     expect(panel).to_be_hidden()
+
+
+def test_the_first_token_is_one_that_the_model_thinks(page: Page, bare_address: str) -> None:
+    fake = FakeEngine(page)
+    chat = ChatPage(page, bare_address)
+    chat.open()
+    chat.wait_until_ready()
+    page.get_by_role("button", name="Performance").click()
+    fake.answer("So.", thoughts="well " * 10, hold_after=5)
+    chat.type_and_send("Go")
+    first = page.get_by_role("dialog", name="Performance").get_by_text("First token after").locator("xpath=../dd")
+    expect(first).to_have_text(re.compile(r"\d ms"))
+    fake.release()
+    assert chat.wait_for_answer().text == "So."
 
 
 def test_what_is_not_available_is_said(page: Page, bare_address: str) -> None:

@@ -3,6 +3,7 @@ import { mountComposer } from "./composer.js";
 import { ConversationStore } from "./conversation_store.js";
 import { mountConversation } from "./conversation_view.js";
 import { byId } from "./dom.js";
+import { Drafts } from "./drafts.js";
 import { mountModels } from "./models_view.js";
 import { mountNotice } from "./notice_view.js";
 import { Library } from "./library.js";
@@ -28,6 +29,7 @@ const settings = () => {
   return { ...newChatSettings(), ...(temperature === null ? {} : { temperature }), ...(maxTokens === null ? {} : { maxTokens }) };
 };
 const kept = await ConversationStore.open();
+const drafts = await Drafts.open((await kept.list()).map(({ id }) => id));
 const store = new Store({
   phase: "starting",
   model,
@@ -42,7 +44,6 @@ const store = new Store({
   behind: [],
   conversations: [],
   answers: [],
-  facts: null,
   notice: null,
   memory: null,
 });
@@ -56,11 +57,11 @@ const scroll = new StickToEnd(byId("main", HTMLElement), byId("column", HTMLElem
 toEnd.addEventListener("click", () => scroll.toEnd());
 
 mountTheme(byId("theme", HTMLButtonElement));
-mountSettings(store, library);
+const settingsView = mountSettings(store, library);
 mountModels(store);
 mountStart(store, session);
-const { editLast } = mountConversation(byId("log", HTMLElement), store, session, library);
-mountComposer(store, session);
+const { editLast } = mountConversation(byId("log", HTMLElement), store, session, library, drafts);
+mountComposer(store, session, drafts);
 mountPerformance(store, session);
 mountNotice(byId("notice", HTMLElement), store);
 mountAnnouncer(byId("status", HTMLElement), store);
@@ -68,6 +69,7 @@ const sidebar = mountLibrary(store, library, kept);
 
 const newChat = byId("new-chat", HTMLButtonElement);
 const startNewChat = () => {
+  settingsView.leave();
   library.newChat();
   sidebar.chosen();
   byId("message", HTMLTextAreaElement).focus();
@@ -96,11 +98,17 @@ store.subscribe((state, previous) => {
 
 // Other hosts than our server may have none.
 navigator.serviceWorker?.register("service_worker.js").catch(() => {});
-addEventListener("pagehide", ({ persisted }) => {
+const flush = () => {
   void library.flush();
+  void drafts.flush();
+};
+addEventListener("popstate", () => settingsView.leave()); // Before the library hears of it.
+addEventListener("pagehide", ({ persisted }) => {
+  settingsView.leave();
+  flush();
   if (!persisted) session.close(); // A page in the back/forward cache may come back.
 });
-document.addEventListener("visibilitychange", () => void library.flush()); // Phones end hidden pages without another event.
+document.addEventListener("visibilitychange", flush); // Phones end hidden pages without another event.
 addEventListener("pageshow", ({ persisted }) => {
   if (persisted) void session.resume();
 });

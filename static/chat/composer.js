@@ -1,5 +1,6 @@
 /** @import { Attachment } from "./types.js" */
-/** @import { Measured, Verdict } from "./draft_meter.js" */
+/** @import { Draft, Measured, Verdict } from "./draft_meter.js" */
+/** @import { Drafts } from "./drafts.js" */
 /** @import { Session } from "./session.js" */
 /** @import { Store } from "./store.js" */
 import { attachmentChip } from "./attachments_view.js";
@@ -15,9 +16,10 @@ import { strings } from "./strings.js";
  *
  * @param {Store} store
  * @param {Session} session
+ * @param {Drafts} drafts
  */
-export function mountComposer(store, session) {
-  new Composer(store, session);
+export function mountComposer(store, session, drafts) {
+  new Composer(store, session, drafts);
 }
 
 class Composer {
@@ -31,6 +33,7 @@ class Composer {
   #tokens = byId("tokens", HTMLElement);
   #store;
   #session;
+  #drafts;
   #meter;
   /** @type {Attachment[]} */
   #attachments = [];
@@ -46,10 +49,12 @@ class Composer {
   /**
    * @param {Store} store
    * @param {Session} session
+   * @param {Drafts} drafts
    */
-  constructor(store, session) {
+  constructor(store, session, drafts) {
     this.#store = store;
     this.#session = session;
+    this.#drafts = drafts;
     this.#meter = new DraftMeter(
       async (draft) => (session.engine ? await measureDraft(session.engine, store.state, draft) : null),
       (measured) => this.#counted(measured),
@@ -58,7 +63,7 @@ class Composer {
       event.preventDefault();
       void this.#submit();
     });
-    this.#message.addEventListener("input", () => this.#changed());
+    this.#message.addEventListener("input", () => this.#edited());
     this.#message.addEventListener("keydown", (event) => {
       // An Enter that ends an input method's composition (keyCode 229 in Safari) belongs to it.
       if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
@@ -72,28 +77,47 @@ class Composer {
     });
     mountFileIntake((files) => void this.#take(files));
     store.subscribe((state, previous) => {
-      this.#show();
-      if (state.turns !== previous.turns && !state.answering) this.#count();
+      const { id } = state.conversation;
+      if (id !== previous.conversation.id || state === previous) this.#put(drafts.read(state.conversation));
+      else this.#show();
+      const ready = state.phase === "ready" && previous.phase !== "ready";
+      if (ready || (state.turns !== previous.turns && !state.answering)) this.#count();
       if (state.conversation.settings !== previous.conversation.settings) this.#showNote();
       // A touch keyboard that opens by itself hides the page; elsewhere typing can start at once.
-      if (state.phase === "ready" && previous.phase !== "ready" && matchMedia("(pointer: fine)").matches) this.#message.focus();
+      if (ready && matchMedia("(pointer: fine)").matches) this.#message.focus();
     });
   }
 
   /** Shows what can be done in this state of the page. */
   #show() {
-    const { phase, answering } = this.#store.state;
+    const { phase, answering, turns } = this.#store.state;
     const ready = phase === "ready";
+    // Another tab may be writing the answer that the question would follow.
+    const busy = answering || turns.at(-1)?.state === "streaming" || this.#sending;
     this.#message.disabled = !ready;
     this.#attach.disabled = !ready;
     this.#message.placeholder = strings.composer.placeholders[phase];
-    this.#send.disabled = !ready || answering || this.#sending || this.#message.value.trim() === "" || (this.#verdict()?.refused ?? false);
+    this.#send.disabled = !ready || busy || this.#message.value.trim() === "" || (this.#verdict()?.refused ?? false);
     if (answering === this.#stop.hidden) {
       const focused = document.activeElement === this.#send || document.activeElement === this.#stop;
       this.#send.hidden = answering;
       this.#stop.hidden = !answering;
       if (focused) (answering ? this.#stop : this.#message).focus();
     }
+  }
+
+  /** A person has changed the draft. */
+  #edited() {
+    this.#drafts.write(this.#store.state.conversation, this.#draft());
+    this.#changed();
+  }
+
+  /** Takes up a draft as it was left. @param {Draft} draft */
+  #put({ text, attachments }) {
+    this.#message.value = text;
+    this.#attachments = attachments;
+    this.#showChips();
+    this.#changed();
   }
 
   /** The draft is another one now. */
@@ -164,20 +188,20 @@ class Composer {
         return;
       }
     }
+    const before = this.#store.state.conversation;
     if (!this.#session.send(draft.text, draft.attachments)) return;
-    this.#message.value = "";
-    this.#attachments = [];
-    this.#showChips();
-    this.#changed();
+    this.#drafts.write(before, { text: "", attachments: [] });
+    this.#put({ text: "", attachments: [] });
   }
 
   /** @param {Iterable<File>} files */
   async #take(files) {
-    if (this.#store.state.phase !== "ready") return;
+    const { id } = this.#store.state.conversation;
     const { attachments, refused } = await readFiles(files);
+    if (id !== this.#store.state.conversation.id) return; // They were meant for the one before.
     this.#attachments = [...this.#attachments, ...attachments];
     this.#showChips();
-    this.#changed();
+    this.#edited();
     this.#refused = refused;
     this.#showNote();
     this.#message.focus();
@@ -188,7 +212,7 @@ class Composer {
       attachmentChip(attachment, () => {
         this.#attachments = this.#attachments.filter((one) => one !== attachment);
         this.#showChips();
-        this.#changed();
+        this.#edited();
         // The next one's button takes the focus of the one that has gone.
         const buttons = this.#chips.querySelectorAll("button");
         (buttons[Math.min(index, buttons.length - 1)] ?? this.#message).focus();

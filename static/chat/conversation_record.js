@@ -146,6 +146,8 @@ function parseTurn(value, name, before) {
   const usage = /** @type {Record<string, unknown>} */ (record.usage ?? {});
   const counts = Object.entries(usage).filter(([, count]) => typeof count === "number");
   if (counts.some(([key]) => key === "completion_tokens")) turn.usage = /** @type {any} */ (Object.fromEntries(counts));
+  const facts = /** @type {Record<string, unknown> | undefined} */ (record.facts);
+  if (typeof facts?.adapter === "string" && typeof facts.build === "string") turn.facts = { adapter: facts.adapter, build: facts.build };
   const failure = /** @type {Record<string, unknown> | undefined} */ (record.failure);
   if (state === "error") {
     const said = (/** @type {string} */ key) => (typeof failure?.[key] === "string" ? failure[key] : "");

@@ -9,6 +9,7 @@ const [RECORD, SUMMARY] = ["conversation:", "summary:"];
 /** How earlier versions named the one conversation of each model, in idb-keyval's own database. */
 const OLD = "conversation:";
 
+/** @typedef {{ id: string, revision: string, whole: Conversation }} Known  revision: in the summary, another one with every write */
 /** @typedef {{ type: "changed" | "removed" | "not-kept", id: string }} Change  not-kept: writing failed, as on a full disk */
 
 /**
@@ -25,6 +26,8 @@ export class ConversationStore {
   #channel = null;
   /** @type {Set<(change: Change, own: boolean) => void>} */
   #listeners = new Set();
+  /** What this tab has written last, so that it need not be read to be merged while no other tab writes it. @type {Known | null} */
+  #last = null;
 
   /** Whether conversations outlive the tab. */
   get kept() {
@@ -101,7 +104,8 @@ export class ConversationStore {
    */
   async writeAll(conversations) {
     try {
-      await this.#use?.("readwrite", (objects) => written(objects, conversations));
+      const last = await this.#use?.("readwrite", (objects) => written(objects, conversations, this.#last));
+      this.#last = last ?? null;
     } catch {
       return false;
     }
@@ -188,22 +192,34 @@ export class ConversationStore {
 /**
  * @param {IDBObjectStore} objects
  * @param {Conversation[]} conversations
- * @returns {Promise<void>} when the transaction is through
+ * @param {Known | null} [known]  what one of them may still be in the database
+ * @returns {Promise<Known | null>} when the transaction is through: the last one, as it is there now
  */
-function written(objects, conversations) {
+async function written(objects, conversations, known = null) {
+  const revision = crypto.randomUUID();
+  /** @type {Known | null} */
+  let last = null;
   for (const conversation of conversations) {
     const { id } = conversation;
-    const stored = objects.get(RECORD + id);
-    stored.onsuccess = () => {
-      // A record of a later version of the page, or one that is broken, is not written over.
-      const theirs = stored.result === undefined ? null : readable(stored.result);
-      if (stored.result !== undefined && !theirs) return;
+    const put = (/** @type {Conversation | null} */ theirs) => {
       const whole = theirs ? merged(conversation, theirs) : conversation;
       objects.put(toRecord(whole), RECORD + id);
-      objects.put(summaryOf(whole), SUMMARY + id);
+      objects.put({ ...summaryOf(whole), revision }, SUMMARY + id);
+      last = { id, revision, whole };
+    };
+    const summary = objects.get(SUMMARY + id);
+    summary.onsuccess = () => {
+      if (known && known.id === id && summary.result?.revision === known.revision) return put(known.whole);
+      const stored = objects.get(RECORD + id);
+      stored.onsuccess = () => {
+        // A record of a later version of the page, or one that is broken, is not written over.
+        const theirs = stored.result === undefined ? null : readable(stored.result);
+        if (stored.result === undefined || theirs) put(theirs);
+      };
     };
   }
-  return promisifyRequest(objects.transaction).then(() => {});
+  await promisifyRequest(objects.transaction);
+  return last;
 }
 
 /** @param {unknown} value */

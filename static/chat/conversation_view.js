@@ -1,3 +1,4 @@
+/** @import { Drafts } from "./drafts.js" */
 /** @import { Library } from "./library.js" */
 /** @import { Session } from "./session.js" */
 /** @import { Store } from "./store.js" */
@@ -15,9 +16,10 @@ import { TurnView } from "./turn_view.js";
  * @param {Store} store
  * @param {Session} session
  * @param {Library} library
+ * @param {Drafts} drafts
  * @returns {{ editLast(): boolean }} editLast: opens the last question for editing, if there is one
  */
-export function mountConversation(log, store, session, library) {
+export function mountConversation(log, store, session, library, drafts) {
   const stop = byId("stop", HTMLButtonElement);
   /** @type {Map<string, TurnView>} */
   const views = new Map();
@@ -38,6 +40,7 @@ export function mountConversation(log, store, session, library) {
       if (taken) stop.focus();
       return taken;
     },
+    typed: ({ id }, text) => drafts.write(store.state.conversation, { text, attachments: [] }, id),
     choose: (turn, step) => {
       library.chooseVersion(turn, step);
       const { conversation, turns } = store.state;
@@ -62,6 +65,8 @@ export function mountConversation(log, store, session, library) {
         view = new TurnView(turn, actions);
         views.set(turn.id, view);
         log.append(view.element);
+        const { text } = drafts.read(state.conversation, turn.id);
+        if (text !== "") view.resumeEdit(text);
       }
       view.update(turn, state);
     }

@@ -10,6 +10,8 @@ import { interrupted } from "./turns.js";
 
 /** How long the changes of an answer are gathered before they are written: it changes with every token. */
 const WRITE_AFTER_MS = 300;
+/** And how much longer where there is much to write, so that writing stays a small part of what the page does: characters in a ms. */
+const WRITE_RATE = 10_000;
 const LIST_AFTER_MS = 50;
 /** The conversation that a tab shows stands in its address: "#c=<id>". */
 const HASH = "#c=";
@@ -210,7 +212,7 @@ export class Library {
       this.#changed.set(one.id, one);
       const writing = one.turns.some(({ state: turn }) => turn === "streaming");
       if (!writing || one.turns.length !== before?.turns.length) soon = true;
-      else this.#timer ??= setTimeout(() => void this.flush(), WRITE_AFTER_MS);
+      else this.#timer ??= setTimeout(() => void this.flush(), WRITE_AFTER_MS + sizeOf(one) / WRITE_RATE);
     }
     if (soon) void this.flush();
   }
@@ -294,6 +296,13 @@ export class Library {
     if (location.hash === "" && id === this.#store.state.conversation.id) history.replaceState(null, "", address);
     else history.pushState(null, "", address);
   }
+}
+
+/** @param {Conversation} conversation @returns {number} characters */
+function sizeOf({ turns }) {
+  return turns.reduce((sum, { text, thoughts = "", attachments = [] }) => {
+    return attachments.reduce((more, file) => more + file.text.length, sum + text.length + thoughts.length);
+  }, 0);
 }
 
 /** @param {string} encoded @returns {string} "" for what is none: it names no conversation */

@@ -103,6 +103,57 @@ class ListPiece {
   }
 }
 
+/** A table: only rows that changed are rendered again, as with lists. */
+class TablePiece {
+  #head = create("thead");
+  #body = create("tbody");
+  /** What the rows were made of, the head first. @type {string[]} */
+  #shown = [];
+  element = blockElement();
+
+  constructor() {
+    const box = tableBox();
+    box.append(create("table", {}, [this.#head, this.#body]));
+    this.element.append(box);
+  }
+
+  /**
+   * @param {Tokens.Table} token
+   * @param {string} definitions
+   */
+  show(token, definitions) {
+    [token.header, ...token.rows].forEach((cells, index) => {
+      const key = JSON.stringify([definitions, ...cells.map(({ text, align }) => [text, align])]);
+      if (key === this.#shown[index]) return;
+      this.#shown[index] = key;
+      if (index === 0) showRow(this.#head, 0, { ...token, rows: [] });
+      else showRow(this.#body, index - 1, { ...token, header: [], rows: [cells] });
+    });
+    this.#shown.length = token.rows.length + 1;
+    while (this.#body.rows.length > token.rows.length) this.#body.lastElementChild?.remove();
+  }
+}
+
+/**
+ * @param {HTMLTableSectionElement} section
+ * @param {number} index  of the row in it
+ * @param {Tokens.Table} token  with this row only
+ */
+function showRow(section, index, token) {
+  const old = section.rows[index] ?? null;
+  const fragment = sanitise([token]);
+  decorate(fragment);
+  showMath(fragment, old);
+  const row = [...fragment.querySelectorAll("tr")].find(({ cells }) => cells.length > 0) ?? create("tr");
+  if (old) old.replaceWith(row);
+  else section.append(row);
+}
+
+/** @returns {HTMLElement} for a table, which scrolls in itself and never the page; so keys must reach it */
+function tableBox() {
+  return create("div", { class: "table", attributes: { tabindex: "0", role: "region", "aria-label": strings.markdown.table } });
+}
+
 /** @param {Tokens.List} list  a list of another kind is another element */
 function kindOf({ ordered, start }) {
   return `${ordered} ${start}`;
@@ -127,12 +178,13 @@ function decorate(fragment) {
   }
   for (const item of fragment.querySelectorAll("li")) item.toggleAttribute("data-task", /^\s*[☑☐] /.test(item.textContent));
   for (const table of fragment.querySelectorAll("table")) {
-    // It scrolls in itself, never the page; so keys must reach it.
-    const box = create("div", { class: "table", attributes: { tabindex: "0", role: "region", "aria-label": strings.markdown.table } });
+    const box = tableBox();
     table.replaceWith(box);
     box.append(table);
   }
 }
+
+/** @typedef {Piece | ListPiece | TablePiece} AnyPiece */
 
 /**
  * Shows a growing Markdown text in an element. Only what changed is rendered again, so a long answer costs no more per token than a short
@@ -140,7 +192,7 @@ function decorate(fragment) {
  */
 export class MarkdownView {
   #reader = new BlockReader();
-  /** @type {(Piece | ListPiece)[]} */
+  /** @type {AnyPiece[]} */
   #pieces = [];
   /** What the pieces show: settled blocks are the same tokens again. @type {Token[]} */
   #shown = [];
@@ -161,6 +213,7 @@ export class MarkdownView {
       const old = this.#pieces[index];
       const piece = pieceFor(token, old);
       if (piece instanceof ListPiece) piece.show(/** @type {Tokens.List} */ (token), definitions);
+      else if (piece instanceof TablePiece) piece.show(/** @type {Tokens.Table} */ (token), definitions);
       else piece.show(token, `${token.type}\n${token.raw}\n${definitions}`);
       if (piece === old) return;
       if (old) old.element.replaceWith(piece.element);
@@ -175,9 +228,11 @@ export class MarkdownView {
 
 /**
  * @param {Token} token
- * @param {Piece | ListPiece | undefined} old  what stands in its place
+ * @param {AnyPiece | undefined} old  what stands in its place
+ * @returns {AnyPiece}
  */
 function pieceFor(token, old) {
+  if (token.type === "table") return old instanceof TablePiece ? old : new TablePiece();
   if (token.type !== "list") return old instanceof Piece ? old : new Piece(blockElement());
   const list = /** @type {Tokens.List} */ (token);
   return old instanceof ListPiece && old.kind === kindOf(list) ? old : new ListPiece(list);

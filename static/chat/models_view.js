@@ -99,10 +99,7 @@ class ModelsView {
     use.addEventListener("click", () => {
       const title = this.#answered();
       if (title !== null && !use.dataset.warned) {
-        use.dataset.warned = "true";
-        use.textContent = stopAnd;
-        use.setAttribute("aria-label", `${stopAnd} ${named}`);
-        this.#status.textContent = text.stops(title);
+        this.#warn(use, stopAnd, named, text.stops(title));
         return;
       }
       const address = new URL(location.href);
@@ -112,6 +109,21 @@ class ModelsView {
       location.assign(address);
     });
     return use;
+  }
+
+  /**
+   * Has a button pressed once more before it does what it says.
+   *
+   * @param {HTMLButtonElement} button
+   * @param {string} label  from now on
+   * @param {string} name  of the model
+   * @param {string} warning
+   */
+  #warn(button, label, name, warning) {
+    button.dataset.warned = "true";
+    button.textContent = label;
+    button.setAttribute("aria-label", `${label} ${name}`);
+    this.#status.textContent = warning;
   }
 
   /** @returns {string | null} the title of the conversation that is being answered */
@@ -131,7 +143,10 @@ class ModelsView {
       create("button", { class: "quiet", text: label, attributes: { type: "button", "aria-label": `${label} ${name}` } });
     const [check, remove] = [button(text.check), button(text.remove)];
     check.addEventListener("click", () => this.#run([check, remove], () => this.#check(files, url, name, storedBytes)));
-    remove.addEventListener("click", () => this.#run([check, remove], () => this.#delete(files, url, name)));
+    remove.addEventListener("click", () => {
+      if (remove.dataset.warned) void this.#run([check, remove], () => this.#delete(files, url, name));
+      else this.#warn(remove, text.reallyRemove, name, text.removes(name, formatBytes(storedBytes)));
+    });
     return [check, remove];
   }
 

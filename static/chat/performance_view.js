@@ -30,9 +30,14 @@ export function mountPerformance(store, session) {
       else view.answered();
       return;
     }
-    const turn = turnOf(state, written);
-    if (turn && turn.text !== "" && turn !== turnOf(previous, written)) meter.tick(performance.now());
+    const [turn, sofar] = [turnOf(state, written), turnOf(previous, written)];
+    if (turn && sofar && (longer(turn.text, sofar.text) || longer(turn.thoughts, sofar.thoughts))) meter.tick(performance.now());
   });
+}
+
+/** @param {string | undefined} now @param {string | undefined} before  thoughts are tokens as any */
+function longer(now = "", before = "") {
+  return now.length > before.length;
 }
 
 class PerformanceView {

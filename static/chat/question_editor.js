@@ -7,21 +7,27 @@ export class QuestionEditor {
   #send = create("button", { class: "button primary", text: strings.turn.editSend, attributes: { type: "submit" } });
   #ask;
   #close;
+  #typed;
 
   element = create("form", { class: "edit" });
 
   /**
    * @param {(text: string) => boolean} ask  whether the question was taken
    * @param {(back: boolean) => void} close  called when it is over; back: nothing was asked
+   * @param {(text: string) => void} typed  called with what is there to be kept, "" when it is over
    */
-  constructor(ask, close) {
+  constructor(ask, close, typed) {
     this.#ask = ask;
     this.#close = close;
+    this.#typed = typed;
     const cancel = create("button", { class: "button", text: strings.turn.cancel, attributes: { type: "button" } });
     this.element.append(this.#field, create("div", { class: "edit-actions" }, [cancel, this.#send]));
     this.element.hidden = true;
     cancel.addEventListener("click", () => this.#end(true));
-    this.#field.addEventListener("input", () => this.#fit());
+    this.#field.addEventListener("input", () => {
+      this.#typed(this.#field.value);
+      this.#fit();
+    });
     this.element.addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.#ask(this.#field.value)) this.#end(false);
@@ -38,11 +44,15 @@ export class QuestionEditor {
     });
   }
 
-  /** @param {string} text */
-  open(text) {
+  /**
+   * @param {string} text
+   * @param {boolean} focus
+   */
+  open(text, focus) {
     this.element.hidden = false;
     this.#field.value = text;
     this.#fit();
+    if (!focus) return;
     this.#field.focus();
     this.#field.setSelectionRange(text.length, text.length);
   }
@@ -56,6 +66,7 @@ export class QuestionEditor {
   /** @param {boolean} back */
   #end(back) {
     this.element.hidden = true;
+    this.#typed("");
     this.#close(back);
   }
 }

@@ -1,4 +1,4 @@
-/** @import { Answer, Attachment, BuildProgress, EngineEvent, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
+/** @import { Answer, Attachment, BuildProgress, EngineEvent, EngineFacts, EngineLike, Failure, LoadOptions, Turn } from "./types.js" */
 /** @import { Query } from "./query.js" */
 /** @import { Store } from "./store.js" */
 import { AnswerQueue, STOPPED } from "./answer_queue.js";
@@ -304,12 +304,12 @@ export class Session {
         const engine = this.#engine;
         if (!engine) return before ? end : { state: "error", failure: this.#store.state.failure ?? toFailure(new Error(strings.failures.notLoaded)) };
         this.#provisional?.push(answer);
-        if (!continued) change({ text: "", thoughts: undefined, thoughtMs: undefined, dropped: undefined, usage: undefined });
+        if (!continued) change({ text: "", thoughts: undefined, thoughtMs: undefined, dropped: undefined, usage: undefined, facts: undefined });
         const [conversation, now] = [conversationOf(this.#store.state, answer.conversation), turnOf(this.#store.state, answer)];
         if (!conversation || !now) return end; // It was deleted.
         const { canThink } = this.#store.state;
         const ended = await streamAnswer(engine, conversation, now, { continued, canThink, signal, change });
-        if (!ended.failure) await this.#readFacts(engine);
+        if (!ended.failure) ended.facts = await factsOf(engine);
         else if (needsReload(ended.failure)) this.#broken = engine;
         this.#store.update({ notice: null });
         return ended;
@@ -322,15 +322,18 @@ export class Session {
     await this.#disposeEngine();
     await this.start();
   }
+}
 
-  /** @param {EngineLike} engine */
-  async #readFacts(engine) {
-    try {
-      const { adapter, build } = await engine.stats();
-      this.#store.update({ facts: { adapter: adapterName(adapter), build: String(build ?? "") } });
-    } catch {
-      // The answer is there; an engine that has failed since says so with the next one.
-    }
+/**
+ * @param {EngineLike} engine
+ * @returns {Promise<EngineFacts | undefined>}
+ */
+async function factsOf(engine) {
+  try {
+    const { adapter, build } = await engine.stats();
+    return { adapter: adapterName(adapter), build: String(build ?? "") };
+  } catch {
+    return undefined; // The answer is there; an engine that has failed since says so with the next one.
   }
 }
 

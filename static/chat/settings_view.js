@@ -18,6 +18,7 @@ const TYPED_MS = 400;
  *
  * @param {Store} store
  * @param {Library} library
+ * @returns {{ leave(): void }} leave: takes what is being typed, which belongs to the conversation that is shown; call it before another one is
  */
 export function mountSettings(store, library) {
   const temperature = byId("temperature", HTMLInputElement);
@@ -78,4 +79,11 @@ export function mountSettings(store, library) {
     byId("thinking-setting", HTMLElement).hidden = !settings.thinking;
     overflow.value = settings.overflow;
   });
+  const dialog = byId("settings", HTMLElement);
+  return {
+    leave() {
+      const field = document.activeElement;
+      if (field instanceof HTMLElement && dialog.contains(field)) field.blur(); // It tells that it has changed.
+    },
+  };
 }

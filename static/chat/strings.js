@@ -271,6 +271,8 @@ export const strings = {
     damaged: (/** @type {string} */ name, /** @type {number} */ count) =>
       `${count} damaged ${count === 1 ? "file" : "files"} of ${name} removed; the next visit downloads them again.`,
     deleted: (/** @type {string} */ name) => `${name} was deleted from this browser.`,
+    reallyRemove: "Delete for good",
+    removes: (/** @type {string} */ name, /** @type {string} */ size) => `To use ${name} again, ${size} would have to be downloaded.`,
     deletedLater: (/** @type {string} */ name) => `${name} was deleted from this browser; a tab still uses some of its files, and they go later.`,
     failed: (/** @type {string} */ message) => `That did not work: ${message}`,
   },

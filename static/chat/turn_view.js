@@ -22,6 +22,7 @@ const COPIED_MS = 2000;
  * @property {(turn: Turn) => void} regenerate
  * @property {(turn: Turn) => void} goOn
  * @property {(turn: Turn, text: string) => boolean} edit
+ * @property {(turn: Turn, text: string) => void} typed  other words for it, not asked yet; "" for none
  * @property {(turn: Turn, step: 1 | -1) => void} choose
  * @property {(text: string) => Promise<void>} copy
  */
@@ -73,7 +74,7 @@ export class TurnView {
     this.#continue.addEventListener("click", () => this.#actions.goOn(this.#turn));
     this.#markdown = asked ? null : new MarkdownView(this.#content);
     this.#thoughts = asked ? null : new ThoughtsView();
-    this.#editor = asked ? new QuestionEditor((text) => this.#actions.edit(this.#turn, text), (back) => this.#endEdit(back)) : null;
+    this.#editor = asked ? new QuestionEditor((text) => this.#actions.edit(this.#turn, text), (back) => this.#endEdit(back), (text) => this.#actions.typed(this.#turn, text)) : null;
     if (asked) this.#content.textContent = turn.text;
     const tools = asked ? [this.#versions, this.#edit, this.#copy] : [this.#versions, this.#copy, this.#regenerate, this.#continue];
     this.#notes.append(create("span", { class: "turn-tools" }, tools), this.#facts);
@@ -108,10 +109,23 @@ export class TurnView {
 
   /** Opens the question for editing. */
   edit() {
-    if (!this.#editor || this.#edit.disabled) return;
+    if (!this.#edit.disabled) this.#openEditor(this.#turn.text, true);
+  }
+
+  /** Opens the question with the words that were typed before. @param {string} text */
+  resumeEdit(text) {
+    this.#openEditor(text, false);
+  }
+
+  /**
+   * @param {string} text
+   * @param {boolean} focus
+   */
+  #openEditor(text, focus) {
+    if (!this.#editor) return;
     this.#article.hidden = true;
     this.#notes.hidden = true;
-    this.#editor.open(this.#turn.text);
+    this.#editor.open(text, focus);
   }
 
   /** @param {boolean} back  the keyboard goes back to where it came from */
@@ -158,6 +172,7 @@ export class TurnView {
     for (const button of [this.#edit, this.#regenerate]) button.disabled = !idle;
     this.#continue.hidden = !(last && idle && canContinue(turn));
     this.#facts.replaceChildren(...this.#describe(turn, state, progress).map((text) => create("span", { text, attributes: { dir: "auto" } })));
+    this.#facts.title = turn.facts ? [turn.model, turn.facts.adapter, turn.facts.build].filter(Boolean).join(" · ") : "";
     this.#problem?.remove();
     this.#problem = turn.failure ? this.#describeFailure(turn, state.model) : null;
     if (this.#problem) this.#notes.before(this.#problem);
@@ -180,7 +195,6 @@ export class TurnView {
     const rate = turn.usage?.decode_tokens_per_second;
     if (rate) facts.push(strings.turn.rate(formatRate(rate)));
     if (turn.model && turn.model !== state.model) facts.push(turn.model);
-    else if (turn.usage && state.facts?.adapter) facts.push(state.facts.adapter, ...(state.facts.build ? [state.facts.build] : []));
     return facts;
   }
 

@@ -33,6 +33,7 @@
  * @property {Attachment[]} [attachments]  texts that a question brought along
  * @property {FinishReason} [finishReason]
  * @property {Usage} [usage]
+ * @property {EngineFacts} [facts]  of the engine that wrote it
  * @property {Failure} [failure]
  *
  * @typedef {{ name: string, text: string }} Attachment
@@ -95,7 +96,7 @@
  * @typedef {{ temperature: number, topK: number, topP: number, minP: number, repetitionPenalty: number, frequencyPenalty: number,
  *   presencePenalty: number }} SamplingDefaults  of the loaded model
  *
- * @typedef {object} EngineFacts  where and how the model runs, for the line under an answer
+ * @typedef {object} EngineFacts  where and how the model ran
  * @property {string} adapter
  * @property {string} build
  *
@@ -115,7 +116,6 @@
  * @property {Summary[]} conversations  those that are kept, the newest first
  * @property {Answer[]} answers  the first is being written, the others wait
  * @property {boolean} answering  whether one of them is among `turns`; made from both
- * @property {EngineFacts | null} facts
  * @property {string | null} notice  what happens to the engine while an answer waits
  * @property {import("../engine/memory.js").MemoryEstimate | null} memory  what the model takes on the GPU, null until it is known
  *

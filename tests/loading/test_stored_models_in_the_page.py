@@ -22,6 +22,9 @@ def test_stored_models_are_listed_with_their_sizes_checked_and_deleted(tab: Tab,
     dialog.get_by_role("button", name="Check noise").click()
     expect(dialog.get_by_role("status")).to_contain_text("noise is undamaged.")
     dialog.get_by_role("button", name="Delete noise").click()
+    expect(dialog.get_by_role("status")).to_have_text("To use noise again, 4.2 MB would have to be downloaded.")
+    assert tab.stored() != {}
+    dialog.get_by_role("button", name="Delete for good noise").click()
     expect(dialog.get_by_role("status")).to_contain_text("noise was deleted from this browser.")
     expect(dialog.get_by_role("button", name="Delete noise")).to_have_count(0)
     assert tab.stored() == {}

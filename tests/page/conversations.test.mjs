@@ -97,6 +97,7 @@ test("a record is read back as it was written", () => {
   const [question, answer] = conversation.turns;
   question.attachments = [{ name: "notes.txt", text: "n" }];
   Object.assign(answer, { thoughts: "hm", thoughtMs: 12, finishReason: "length", usage: { completion_tokens: 3 }, model: "demo" });
+  answer.facts = { adapter: "A GPU", build: "f32" };
   assert.deepEqual(parseConversation(structuredClone(toRecord(conversation))), conversation);
 });
 
