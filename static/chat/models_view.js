@@ -40,6 +40,8 @@ class ModelsView {
   #store;
   #list = byId("model-list", HTMLElement);
   #status = byId("models-status", HTMLElement);
+  /** Beside the status, which is read out with every change. */
+  #progress = byId("models-progress", HTMLElement);
   /** GPU memory by model, as far as it is known: for each a manifest is read. @type {Map<string, Promise<string>>} */
   #needs = new Map();
 
@@ -141,11 +143,14 @@ class ModelsView {
    */
   async #run(buttons, action) {
     for (const button of buttons) button.disabled = true;
+    this.#progress.textContent = "";
+    this.#progress.hidden = false;
     try {
       await this.show(await action());
     } catch (error) {
       await this.show(text.failed(/** @type {Error} */ (error).message));
     }
+    this.#progress.hidden = true;
     // The button that had the focus may be gone.
     if (document.activeElement === document.body) this.#list.closest("[popover]")?.querySelector("button")?.focus();
   }
@@ -161,7 +166,7 @@ class ModelsView {
     let done = 0;
     const damaged = await models.verifyModel(files, url, (bytes) => {
       done += bytes;
-      this.#status.textContent = text.checking(name, formatBytes(done), formatBytes(total));
+      this.#progress.textContent = text.checking(name, formatBytes(done), formatBytes(total));
     });
     return damaged.length === 0 ? text.undamaged(name) : text.damaged(name, damaged.length);
   }

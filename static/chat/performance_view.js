@@ -1,9 +1,10 @@
 /** @import { StepTimes } from "../engine/kernel_times.js" */
 /** @import { Session } from "./session.js" */
 /** @import { Store } from "./store.js" */
+import { say } from "./announcer.js";
 import { turnOf } from "./answers.js";
 import { browserName } from "./browsers.js";
-import { byId, create } from "./dom.js";
+import { byId, create, focusIsFree } from "./dom.js";
 import { formatBytes, formatRate } from "./format.js";
 import { figuresOf } from "./inspect.js";
 import { Meter } from "./meter.js";
@@ -66,7 +67,11 @@ class PerformanceView {
       void this.#showSpeed();
       void this.#showMachine();
     });
-    // It stays open while a person chats, so it closes itself only for those who are in it.
+    // It stays open while a person chats, so the browser gives no keyboard back, and it closes itself only for those who are in it.
+    this.#panel.addEventListener("beforetoggle", (event) => {
+      const closes = /** @type {ToggleEvent} */ (event).newState === "closed";
+      if (closes && this.#panel.contains(document.activeElement)) byId("performance-button", HTMLButtonElement).focus();
+    });
     this.#panel.addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
       event.stopPropagation();
@@ -155,14 +160,28 @@ class PerformanceView {
 
   async #timeKernels() {
     this.#measure.disabled = true;
-    this.#kernels.replaceChildren(create("p", { class: "faint", text: this.#store.state.answers.length > 0 ? text.measureLater : text.measuring }));
+    this.#sayOfKernels(this.#store.state.answers.length > 0 ? text.measureLater : text.measuring);
     try {
       const times = await this.#session.engine?.timeKernels();
-      this.#kernels.replaceChildren(...(times ? kernelTable(times) : [create("p", { class: "faint", text: text.noTimestamps })]));
+      if (times) this.#showKernels(times);
+      else this.#sayOfKernels(text.noTimestamps);
     } catch (error) {
-      this.#kernels.replaceChildren(create("p", { class: "faint", text: text.notMeasured(/** @type {Error} */ (error).message) }));
+      this.#sayOfKernels(text.notMeasured(/** @type {Error} */ (error).message));
     }
     this.#measure.disabled = false;
+    if (focusIsFree()) this.#measure.focus(); // It rested.
+  }
+
+  /** @param {StepTimes} times  a long table, that is looked at and not read out */
+  #showKernels(times) {
+    this.#kernels.replaceChildren(...kernelTable(times));
+    say(text.kernelCaption(formatMicroseconds(times.microseconds), times.position));
+  }
+
+  /** @param {string} said */
+  #sayOfKernels(said) {
+    this.#kernels.replaceChildren(create("p", { class: "faint", text: said }));
+    say(said);
   }
 }
 

@@ -231,7 +231,7 @@ export const strings = {
     count: (/** @type {number} */ tokens, /** @type {number} */ context) => `${number.format(tokens)} / ${number.format(context)} tokens`,
     countLabel: (/** @type {number} */ tokens, /** @type {number} */ context) =>
       `${number.format(tokens)} of the context's ${number.format(context)} tokens`,
-    littleRoom: (/** @type {number} */ left) => `This leaves ${number.format(left)} tokens for the answer.`,
+    littleRoom: (/** @type {number} */ left) => plural(left, { one: "This leaves # token for the answer.", other: "This leaves # tokens for the answer." }),
     dropsOldest: "The conversation no longer fits with this message: its oldest turns will be left out.",
     doesNotFit: (/** @type {number} */ tokens, /** @type {number} */ context) =>
       `The conversation would be ${number.format(tokens)} tokens long with this message, but the context holds ${number.format(context)}. Shorten it, or start a new chat.`,

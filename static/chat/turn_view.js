@@ -1,5 +1,5 @@
 /** @import { Progress } from "./answers.js" */
-/** @import { AppState, Turn } from "./types.js" */
+/** @import { AppState, Failure, Turn } from "./types.js" */
 import { say } from "./announcer.js";
 import { progressOf } from "./answers.js";
 import { attachmentsView } from "./attachments_view.js";
@@ -47,6 +47,8 @@ export class TurnView {
   #versions = create("span", { class: "versions", attributes: { role: "group" } }, [this.#previous, this.#version, this.#next]);
   /** @type {HTMLElement | null} */
   #problem = null;
+  /** @type {Turn["failure"]} what the problem that is shown tells of */
+  #failure;
   #markdown;
   #thoughts;
   #editor;
@@ -98,6 +100,7 @@ export class TurnView {
       this.#frame ||= requestAnimationFrame(() => this.#renderText());
     }
     this.#updateNotes(turn, state);
+    this.#showFailure(turn, previous, state.model);
   }
 
   /** Puts the keyboard where it was before this turn took the place of another version. @param {1 | -1} step */
@@ -158,9 +161,6 @@ export class TurnView {
     for (const button of [this.#edit, this.#regenerate]) button.disabled = !idle;
     this.#continue.hidden = !(last && idle && canContinue(turn));
     this.#facts.replaceChildren(...this.#describe(turn, state, progress).map((text) => create("span", { text, attributes: { dir: "auto" } })));
-    this.#problem?.remove();
-    this.#problem = turn.failure ? this.#describeFailure(turn, state.model) : null;
-    if (this.#problem) this.#notes.before(this.#problem);
   }
 
   /**
@@ -201,15 +201,29 @@ export class TurnView {
 
   /**
    * @param {Turn} turn
+   * @param {Turn} previous
    * @param {string} model
    */
-  #describeFailure(turn, model) {
-    const failure = turn.failure;
-    if (!failure) throw new Error("unreachable");
+  #showFailure({ failure }, previous, model) {
+    if (failure === this.#failure) return;
+    this.#failure = failure;
+    this.#problem?.remove();
+    this.#problem = failure ? this.#describeFailure(failure, model) : null;
+    if (!this.#problem) return;
+    // Read out as it happens, not with every conversation that is opened.
+    if (previous.state === "streaming") this.#problem.setAttribute("role", "alert");
+    this.#notes.before(this.#problem);
+  }
+
+  /**
+   * @param {Failure} failure
+   * @param {string} model
+   */
+  #describeFailure(failure, model) {
     const { title, text, steps } = explain(failure, model);
     const retry = create("button", { class: "button", text: strings.turn.retry, attributes: { type: "button" } });
     retry.addEventListener("click", () => this.#actions.retry(this.#turn));
-    return create("div", { class: "problem", attributes: { role: "alert" } }, [
+    return create("div", { class: "problem" }, [
       create("p", { class: "problem-title", text: title }),
       create("p", { text: failure.hint || [text, ...steps].join(" ").replaceAll("`", "") }),
       create("p", { class: "problem-detail", text: failure.message }),
