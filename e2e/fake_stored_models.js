@@ -22,6 +22,10 @@ export async function verifyModel(_, url, onBytes) {
   return [];
 }
 
+export async function storedManifest() {
+  return null;
+}
+
 /** @param {object} _ @param {string} url */
 export async function deleteModel(_, url) {
   const index = kept.findIndex((model) => model.url === url);

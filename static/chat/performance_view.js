@@ -70,7 +70,7 @@ class PerformanceView {
     // It stays open while a person chats, so the browser gives no keyboard back, and it closes itself only for those who are in it.
     this.#panel.addEventListener("beforetoggle", (event) => {
       const closes = /** @type {ToggleEvent} */ (event).newState === "closed";
-      if (closes && this.#panel.contains(document.activeElement)) byId("performance-button", HTMLButtonElement).focus();
+      if (closes && this.#panel.contains(document.activeElement)) opener().focus();
     });
     this.#panel.addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
@@ -104,7 +104,7 @@ class PerformanceView {
     if (!plots) return;
     const over = text.plotLabel(points.length, formatRate(Math.min(...points.map(({ y }) => y))), formatRate(Math.max(...points.map(({ y }) => y))));
     const series = [{ name: text.rate, points }];
-    this.#plot.replaceChildren(plots.linePlot({ title: text.plotTitle, unit: text.rateUnit, along: text.plotAlong, series, format: formatRate, over }));
+    this.#plot.replaceChildren(plots.linePlot({ title: text.plotTitle, unit: text.rateUnit, along: text.plotAlong, series, format: formatRate, height: 190, over }));
   }
 
   /** What is known of the last answer, or of the one being written. */
@@ -183,6 +183,12 @@ class PerformanceView {
     this.#kernels.replaceChildren(create("p", { class: "faint", text: said }));
     say(said);
   }
+}
+
+/** The panel's button, or that of the menu which it is in on small screens. */
+function opener() {
+  const button = byId("performance-button", HTMLButtonElement);
+  return button.checkVisibility() ? button : byId("more", HTMLButtonElement);
 }
 
 /** Fetched when it is needed; null where the page has changed on the server, or the server is gone: figures are there all the same. */

@@ -157,10 +157,10 @@ export class TurnView {
     this.#previous.disabled = index <= 1;
     this.#next.disabled = index >= versions.length;
     this.#copy.hidden = !done || turn.text === "";
-    this.#regenerate.hidden = turn.state === "streaming";
+    this.#regenerate.hidden = !done; // Under a failure stands Retry.
     for (const button of [this.#edit, this.#regenerate]) button.disabled = !idle;
     this.#continue.hidden = !(last && idle && canContinue(turn));
-    this.#facts.replaceChildren(...this.#describe(turn, state, progress).map((text) => create("span", { text, attributes: { dir: "auto" } })));
+    this.#facts.replaceChildren(...this.#describe(turn, state, progress).map((text) => create("span", {}, [create("bdi", { text })])));
   }
 
   /**
