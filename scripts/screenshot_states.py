@@ -1,4 +1,4 @@
-"""What the pictures in docs/screenshots.md show: the page in every state, with the scripted engine of the page's tests."""
+"""The page in every state that docs/screenshots.md shows, with the scripted engine of the page's tests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def newton(f, df, x, steps=20):
 | 1 | 1.5 |
 | 2 | 1.4166 |
 """
-THOUGHTS = "A root is where the function is zero. Newton's method needs the derivative; bisection does not. Newton it is."
+THOUGHTS = (
+    "A root is where the function is zero. Newton's method needs the derivative, and is the fastest. Newton it is."
+)
 EARLIER = (
     ("Plan a weekend in Lisbon for two people who like food and music", "Start in Alfama, early, before it is full."),
     ("Translate a letter to my landlord", "*Sehr geehrter Herr Brandt,* ..."),
@@ -117,8 +119,10 @@ class Camera:
 
 def write(picture: bytes, path: Path) -> None:
     """Keep a picture at a third of its size: 256 colours that no pixel is more than a few steps away from."""
-    few = Image.open(io.BytesIO(picture)).convert("RGB").quantize(
-        256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    few = (
+        Image.open(io.BytesIO(picture))
+        .convert("RGB")
+        .quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     )
     few.save(path, optimize=True)
     print(f"{path} {path.stat().st_size / 1000:.0f} kB")

@@ -2,8 +2,8 @@
 
 Run as: make screenshots, or python scripts/screenshots.py [--models-dir DIR] [--only GROUP...]
 
-The demo model answers where it can, and is built first where it is missing. What it cannot write (code, formulas) and what
-is not here (a GPU, several models) comes from the scripted engine of the page's tests: scripts/screenshot_states.py.
+The demo model answers where it can, and is built first where it is missing. What it cannot write (code, formulas) and
+what is not here (a GPU, several models) comes from the scripted engine of the page's tests: screenshot_states.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from e2e.browser import launch  # noqa: E402 - found through ROOT
 from e2e.chat_page import LOAD_MS, ChatPage  # noqa: E402
 from e2e.server_process import running_server  # noqa: E402
-from scripts.screenshot_states import SCRIPTED, Camera, write  # noqa: E402
+from scripts.screenshot_states import SCRIPTED, Camera  # noqa: E402
 from server.settings import Settings  # noqa: E402
 
 FOLDER = ROOT / "docs" / "screenshots"
@@ -117,7 +117,7 @@ def benchmark(camera: Camera) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Take every picture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models-dir", type=Path, help="folder of built models; the demo is built there if it is missing")
+    parser.add_argument("--models-dir", type=Path, help="folder of built models; the demo is built if it is missing")
     groups = {group.__name__: group for group in (*SCRIPTED, loading, conversation, benchmark)}
     parser.add_argument("--only", nargs="+", choices=groups, default=groups, help="groups of pictures; default: all")
     options = parser.parse_args(arguments)

@@ -32,8 +32,10 @@ def web_manifest(*, static: str) -> str:
     icons = [
         {"src": f"{static}/icons/webgemma.svg", "type": "image/svg+xml", "sizes": "any", "purpose": "any"},
         {"src": f"{static}/icons/maskable.svg", "type": "image/svg+xml", "sizes": "any", "purpose": "maskable"},
-        # For systems that show no SVG; made from maskable.svg by scripts/screenshots.py.
-        {"src": f"{static}/icons/apple-touch-icon.png", "type": "image/png", "sizes": "180x180", "purpose": "any"},
+        # For systems that show no SVG; made of the SVGs by scripts/screenshots.py.
+        {"src": f"{static}/icons/icon-192.png", "type": "image/png", "sizes": "192x192", "purpose": "any"},
+        {"src": f"{static}/icons/icon-512.png", "type": "image/png", "sizes": "512x512", "purpose": "any"},
+        {"src": f"{static}/icons/maskable-512.png", "type": "image/png", "sizes": "512x512", "purpose": "maskable"},
     ]
     manifest = {
         "name": "WebGemma",

@@ -5,7 +5,7 @@ import { say } from "./announcer.js";
 import { turnOf } from "./answers.js";
 import { browserName } from "./browsers.js";
 import { byId, create, focusIsFree } from "./dom.js";
-import { formatBytes, formatRate } from "./format.js";
+import { formatBytes, formatNumber, formatRate } from "./format.js";
 import { figuresOf } from "./inspect.js";
 import { Meter } from "./meter.js";
 import { strings } from "./strings.js";
@@ -114,7 +114,7 @@ class PerformanceView {
     const { prompt_tokens: prompt = 0, cached_tokens: cached = 0, completion_tokens: written = 0, prefill_tokens_per_second: prefill } = usage ?? {};
     return {
       rate: rate === null ? "" : formatRate(rate),
-      firstMs: firstMs === null ? "" : Math.round(firstMs).toLocaleString(strings.locale),
+      firstMs: firstMs === null ? "" : formatNumber(firstMs, 0),
       prefill: prefill === undefined ? "" : formatRate(prefill),
       tokens: usage ? text.tokenCount(prompt, cached, written) : "",
     };
@@ -212,7 +212,7 @@ function kernelTable({ microseconds, position, kernels }) {
   const rows = kernels.map(({ name, count, microseconds: time }) =>
     create("tr", {}, [
       create("th", { text: name, attributes: { scope: "row" } }),
-      ...[String(count), formatMicroseconds(time), `${((100 * time) / sum).toFixed(1)} %`].map((cell) => create("td", { text: cell })),
+      ...[String(count), formatMicroseconds(time), `${formatNumber((100 * time) / sum, 1)} %`].map((cell) => create("td", { text: cell })),
     ]),
   );
   const head = create("tr", {}, text.kernelHead.map((cell) => create("th", { text: cell, attributes: { scope: "col" } })));
@@ -222,5 +222,5 @@ function kernelTable({ microseconds, position, kernels }) {
 
 /** @param {number} microseconds */
 function formatMicroseconds(microseconds) {
-  return microseconds >= 1000 ? `${(microseconds / 1000).toFixed(2)} ms` : `${microseconds.toFixed(1)} µs`;
+  return microseconds >= 1000 ? `${formatNumber(microseconds / 1000, 2)} ms` : `${formatNumber(microseconds, 1)} µs`;
 }

@@ -1,11 +1,12 @@
 /** @import { Point, Series } from "./plot_layout.js" */
 import { create } from "./dom.js";
 import { layout, stack } from "./plot_layout.js";
+import { strings } from "./strings.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 480;
 const BAR_HEIGHT = 28;
-const tickFormat = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const tickFormat = new Intl.NumberFormat(strings.locale, { maximumSignificantDigits: 3 });
 
 /**
  * @param {string} tag
@@ -67,7 +68,7 @@ export function linePlot({ title, unit, along, series, format, height = 260, ove
 
 /** @param {Series[]} series @param {(y: number) => string} format */
 function describe(series, format) {
-  return series.map(({ name, points }) => `${name} ${points.map(({ x, y }) => `${format(y)} at ${x}`).join(", ")}`).join("; ");
+  return series.map(({ name, points }) => `${name} ${points.map(({ x, y }) => strings.performance.plotPoint(format(y), x)).join(", ")}`).join("; ");
 }
 
 /**

@@ -4,6 +4,7 @@
 
 import { failureStrings } from "./strings_failures.js";
 
+/** Of the texts here, and of the page's template. */
 const LOCALE = "en";
 const number = new Intl.NumberFormat(LOCALE);
 const plurals = new Intl.PluralRules(LOCALE);
@@ -15,7 +16,7 @@ const plurals = new Intl.PluralRules(LOCALE);
  */
 function plural(count, forms) {
   const form = /** @type {Record<string, string>} */ (forms)[plurals.select(count)] ?? forms.other;
-  return form.replace("#", new Intl.NumberFormat(LOCALE).format(count));
+  return form.replace("#", number.format(count));
 }
 
 export const strings = {
@@ -209,6 +210,7 @@ export const strings = {
     notAllowed: "Not allowed",
     copyCode: "Copy the code",
     table: "Table",
+    formulaTooLong: "It is too long to be set.",
   },
 
   composer: {
@@ -292,6 +294,7 @@ export const strings = {
     noPlot: "Ask something that takes a few seconds to answer: its speed over time is plotted here.",
     plotTitle: "Tokens/s of the last answer",
     plotAlong: "seconds",
+    plotPoint: (/** @type {string} */ y, /** @type {number} */ x) => `${y} at ${number.format(x)}`,
     plotLabel: (/** @type {number} */ points, /** @type {string} */ least, /** @type {string} */ most) => `between ${least} and ${most}, at ${points} points in time`,
     noModel: "No model is loaded.",
     noMemory: "The engine does not tell how much memory it takes.",
