@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from playwright.sync_api import Browser, Route, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -36,24 +36,6 @@ PNG_ICONS = (
     ("icon-512.png", "webgemma.svg", 512),
     ("maskable-512.png", "maskable.svg", 512),
 )
-# Goes before the worker's own script: two fifths of a shard arrive, the rest never does.
-STALLED_SHARDS = """
-const realFetch = globalThis.fetch;
-globalThis.fetch = async (...request) => {
-  const response = await realFetch(...request);
-  if (!String(request[0]).includes("/shard-")) return response;
-  const enough = 0.4 * Number(response.headers.get("Content-Length"));
-  let passed = 0;
-  const stall = new TransformStream({
-    async transform(chunk, controller) {
-      controller.enqueue(chunk);
-      passed += chunk.length;
-      if (passed > enough) await new Promise(() => {});
-    },
-  });
-  return new Response(response.body.pipeThrough(stall), response);
-};
-"""
 QUESTIONS = ("What is the capital of France? Answer in one word.", "Write a short haiku about the sea.")
 BENCHMARK = "model=demo&runs=3&tokens=8&prefill=8,16,64&decode=16,64,256&context=512&kernels=0&visits=1&run"
 
@@ -69,22 +51,6 @@ def icons(browser: Browser) -> None:
         (ICONS / name).write_bytes(page.screenshot(omit_background=True))
         print(ICONS / name)
         page.close()
-
-
-def loading(camera: Camera) -> None:
-    """A download that stays where it is."""
-
-    def patch(route: Route) -> None:
-        response = route.fetch()
-        route.fulfill(response=response, body=STALLED_SHARDS + response.text())
-
-    with camera.tab() as page:
-        page.route("**/static/engine/worker.js*", patch)
-        page.goto(camera.address)
-        bar = page.get_by_role("progressbar")
-        while not bar.evaluate("(bar) => bar.value >= 0.3"):
-            page.wait_for_timeout(100)
-        camera.save(page, "loading")
 
 
 def conversation(camera: Camera) -> None:
@@ -118,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Take every picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models-dir", type=Path, help="folder of built models; the demo is built if it is missing")
-    groups = {group.__name__: group for group in (*SCRIPTED, loading, conversation, benchmark)}
+    groups = {group.__name__: group for group in (*SCRIPTED, conversation, benchmark)}
     parser.add_argument("--only", nargs="+", choices=groups, default=groups, help="groups of pictures; default: all")
     options = parser.parse_args(arguments)
     models_dir = options.models_dir or Settings().artifacts
