@@ -149,6 +149,7 @@ def loading(camera: Camera) -> None:
     step = {"loadedBytes": 1.12e9, "totalBytes": 2.7e9, "secondsLeft": 51, "bytesPerSecond": 31e6}
     with camera.tab() as page:
         fake = FakeEngine(page)
+        fake.serve_models(*MODELS)
         fake.set_up(hold=True, progress=[step])
         page.goto(f"{camera.address}?model=gemma-4-E2B-it")
         page.get_by_text("1.12 GB of 2.70 GB").wait_for()
