@@ -147,13 +147,16 @@ def distance(colours: Pixels, one: Pixels) -> Pixels:
 def loading(camera: Camera) -> None:
     """A download that stays where it is."""
     step = {"loadedBytes": 1.12e9, "totalBytes": 2.7e9, "secondsLeft": 51, "bytesPerSecond": 31e6}
+    sources = {"networkBytes": 0.46e9, "cachedBytes": 0.66e9}  # An earlier visit was cut off.
+    parts = {"weights": 1.34e9, "embeddings": 1.32e9, "cache": 0.16e9, "state": 3e6, "staging": 67e6}
+    memory = {**parts, "total": sum(parts.values()), "context": 4096}
     with camera.tab() as page:
         fake = FakeEngine(page)
         fake.serve_models(*MODELS)
-        fake.set_up(hold=True, progress=[step])
+        fake.set_up(hold=True, progress=[{**step, **sources}])
         page.goto(f"{camera.address}?model=gemma-4-E2B-it")
         page.get_by_text("1.12 GB of 2.70 GB").wait_for()
-        fake.emit("memory", "Needs 2.95 GB of GPU memory")
+        fake.emit("memory", "", memory=memory)
         page.wait_for_timeout(400)  # The bar moves to its place.
         camera.save(page, "loading")
 
