@@ -20,7 +20,7 @@ NPM := static/node_modules/.installed
 VENDOR := static/vendor/LICENCES.txt
 BROWSER := $(VENV)/.browser
 
-.PHONY: help run setup test lint format bench clean
+.PHONY: help run setup test lint format bench screenshots clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make lint     ruff, mypy, eslint, tsc"
 	@echo "make format   ruff's formatter and automatic fixes"
 	@echo "make bench    speed of a model in the browser here (MODEL=demo, ARGS=\"--json FILE\")"
+	@echo "make screenshots  the pictures of docs/screenshots.md again (ARGS=\"--only on_a_phone\")"
 	@echo "make clean    remove what the commands above installed or built in this folder"
 
 run: $(INSTALLED) $(VENDOR)
@@ -52,6 +53,9 @@ format: $(INSTALLED_DEV)
 
 bench: $(INSTALLED_DEV) $(VENDOR) $(BROWSER)
 	$(PY) -m e2e.bench --model "$(MODEL)" $(ARGS)
+
+screenshots: $(INSTALLED_DEV) $(VENDOR) $(BROWSER)
+	$(PY) scripts/screenshots.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) static/node_modules static/vendor static/vendor.new build dist *.egg-info

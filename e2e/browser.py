@@ -29,6 +29,8 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-quic",
+    # Nothing but this machine can be reached, by pages, workers and the browser itself.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
 
 

@@ -20,7 +20,9 @@ BUILT = {
     "bytes": 22_400_000,
     "context": 2048,
 }
+KEPT = {"title": "The demo model", "bytes": 22_400_000, "storedBytes": 22_400_000, "complete": True, "savedAt": 1}
 MODULE = Path(__file__).with_name("fake_engine.js")
+KEPT_MODULE = Path(__file__).with_name("fake_stored_models.js")
 
 
 class FakeEngine:
@@ -46,6 +48,15 @@ class FakeEngine:
     def serve_models(self, *models: dict[str, Any]) -> None:
         """The models that GET api/models lists from now on, in what differs from a built demo."""
         self._models = models
+
+    def keep_models(self, *models: dict[str, Any]) -> None:
+        """What the browser keeps from now on, in what differs from a whole demo; call it before the list is opened."""
+        kept = [{**KEPT, "url": f"models/{model['name']}/", **model} for model in models]
+        self.page.evaluate("(kept) => { globalThis.fakeKept = kept; }", kept)
+        self.page.route(
+            "**/static/engine/stored_models.js",
+            lambda route: route.fulfill(path=KEPT_MODULE, content_type="text/javascript"),
+        )
 
     def set_up(self, **setup: Any) -> None:
         """How the next page's engine loads: progress, error, hold, context, thinking, manifest, stats."""

@@ -29,6 +29,16 @@ EDGES = """() => ["#composer", ".preset", ".button", "article[data-role=user]", 
 })"""
 CHIPS = """() => [".preset:has(:checked)", ".preset:not(:has(:checked))"].map(
   (selector) => getComputedStyle(document.querySelector(selector)).backgroundColor)"""
+DRAG = """() => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File(["notes"], "notes.txt"));
+  document.body.dispatchEvent(new DragEvent("dragenter", { dataTransfer, bubbles: true }));
+}"""
+KERNELS = {"microseconds": 1834.2, "position": 72, "kernels": [{"name": "matvec", "count": 35, "microseconds": 1500.0}]}
+MANIFEST = {
+    "tensors": [{"name": "layers.0.q", "bytes": 20_000_000}, {"name": "layers.0.ple", "bytes": 5_000_000}],
+    "builds": {"f32": {"buffers": [{"name": "layers.0.keys", "shape": ["context", 64], "dtype": "float32"}]}},
+}
 ANSWER = """# A heading
 
 Some **bold** text with `code` and a [link](https://example.org).
@@ -69,6 +79,15 @@ def fail_to_load(page: Page) -> None:
     FakeEngine(page).set_up(error={"code": "out-of-memory", "message": "no room"})
 
 
+def be_offline(page: Page) -> None:
+    page.add_init_script("Object.defineProperty(navigator, 'onLine', { get: () => false })")
+    FakeEngine(page).set_up(error={"code": "network", "message": "no way to the server"})
+
+
+def have_no_webgpu(page: Page) -> None:
+    page.add_init_script("Object.defineProperty(Navigator.prototype, 'gpu', { get: () => undefined })")
+
+
 def load_for_long(page: Page) -> None:
     FakeEngine(page).set_up(
         hold=True,
@@ -94,6 +113,8 @@ def leave_unbuilt(_: Page) -> None:
 BEFORE: dict[str, tuple[Callable[[Page], None], str]] = {
     "loading": (load_for_long, "#loading"),
     "failed": (fail_to_load, "#failed"),
+    "offline": (be_offline, "#failed"),
+    "without WebGPU": (have_no_webgpu, "#failed"),
     "unbuilt": (leave_unbuilt, "#unbuilt"),
     "building": (build_for_long, "#loading"),
 }
@@ -110,16 +131,35 @@ def test_axe_finds_nothing_before_the_model_is_there(page: Page, bare_address: s
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         assert violations(page) == []
-    page.set_viewport_size({"width": 360, "height": 740})
-    assert fits(page)
+    for width in (1680, 360, 320):
+        page.set_viewport_size({"width": width, "height": 740})
+        assert fits(page)
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 360)])
+@pytest.mark.parametrize("path", ["models/", "models/demo/"])
+def test_axe_finds_nothing_in_the_pages_about_the_models(page: Page, bare_address: str, path: str) -> None:
+    page.goto(f"{bare_address}{path}")
+    for scheme, width in (("light", 1100), ("dark", 320)):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.set_viewport_size({"width": width, "height": 740})
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def choose_theme(page: Page, theme: str) -> None:
+    """What the system wants ("light", "dark"), or "chosen": dark, chosen by the page's button on a light system."""
+    page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+    if theme == "chosen":
+        page.get_by_role("button", name="Use the dark theme").click()
+
+
+# As wide as phones are, as a page is at 400 % (WCAG's reflow), as usual, and wide.
+@pytest.mark.parametrize(("theme", "width"), [("light", 1100), ("dark", 360), ("light", 320), ("chosen", 1680)])
 def test_axe_finds_nothing_in_a_conversation_and_nothing_is_cut_off(
-    faked: ChatPage, fake_engine: FakeEngine, scheme: Any, width: int
+    faked: ChatPage, fake_engine: FakeEngine, theme: str, width: int
 ) -> None:
     page = faked.page
-    page.emulate_media(color_scheme=scheme)
+    choose_theme(page, theme)
     page.set_viewport_size({"width": width, "height": 740})
     found: dict[str, list[str]] = {}
 
@@ -127,12 +167,18 @@ def test_axe_finds_nothing_in_a_conversation_and_nothing_is_cut_off(
         found[state] = violations(page) + ([] if fits(page) else ["sideways"])
 
     look("empty")
+    page.evaluate("document.getElementById('demo-about').showPopover()")
+    look("about the demo")
+    page.keyboard.press("Escape")
     fake_engine.answer(ANSWER, thoughts="A heading would be good.", hold_after=9)
     faked.type_and_send(
         "Tell me of https://example.org/a/very/long/address/that/has/no/spaces/and/goes/on/and/on/and/on"
     )
     expect(faked.answers.get_by_role("heading")).to_be_visible()
     look("answering")
+    fake_engine.emit("recovering", "The GPU was reset: the answer goes on where it was.")
+    expect(page.locator("#notice")).to_be_visible()
+    look("answering, with a notice")
     fake_engine.release()
     faked.wait_for_answer()
     page.get_by_text("Thought", exact=False).first.click()
@@ -152,16 +198,24 @@ def test_axe_finds_nothing_in_a_conversation_and_nothing_is_cut_off(
     page.keyboard.press("Tab")
     look("settings")
     page.keyboard.press("Escape")
-    for name, dialog in (("Model: ", "Models"), ("Performance", "Performance")):
-        page.get_by_role("button", name=name).click()
-        expect(page.get_by_role("dialog", name=dialog)).to_be_visible()
-        look(dialog)
-        page.keyboard.press("Escape")
+    fake_engine.keep_models({"name": "demo"})
+    page.get_by_role("button", name="Model: ").click()
+    expect(page.get_by_role("button", name="Check")).to_be_visible()
+    look("models, one of them stored")
+    page.keyboard.press("Escape")
     page.locator("input[type=file][multiple]").set_input_files(
         FilePayload(name="a-file-with-quite-a-long-name-for-a-small-screen.txt", mimeType="", buffer=b"notes")
     )
     faked.message.fill("A draft")
     look("draft with a file")
+    page.evaluate(DRAG)
+    expect(page.get_by_text("Drop text files")).to_be_visible()
+    look("a file over the page")
+    page.evaluate("dispatchEvent(new DragEvent('drop', { dataTransfer: new DataTransfer() }))")
+    faked.message.fill("word " * 2100)
+    expect(page.get_by_text("but the context holds 2,048")).to_be_visible()
+    look("draft that is too long")
+    faked.message.fill("")
     page.keyboard.press("Control+/")
     look("shortcuts")
     page.keyboard.press("Escape")
@@ -172,6 +226,8 @@ def test_axe_finds_nothing_in_a_conversation_and_nothing_is_cut_off(
     sidebar.list.get_by_role("listitem").hover()
     sidebar.list.get_by_role("button", name="More for").click()
     look("menu")
+    page.get_by_role("menuitem", name="Rename").click()
+    look("renaming")
     page.keyboard.press("Escape")
     sidebar.search.fill("tokyo")
     expect(sidebar.status).to_have_text("1 conversation found.")
@@ -179,6 +235,32 @@ def test_axe_finds_nothing_in_a_conversation_and_nothing_is_cut_off(
     expect(sidebar.toast).to_be_visible()
     look("deleted")
     assert {state: problems for state, problems in found.items() if problems} == {}
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 360), ("chosen", 1100)])
+def test_axe_finds_nothing_in_the_performance_panel_and_the_menu_it_is_in(
+    fake_engine: FakeEngine, bare_address: str, theme: str, width: int
+) -> None:
+    page = fake_engine.page
+    fake_engine.set_up(kernels=KERNELS, stats={"gpuBytes": 33_100_000}, manifest=MANIFEST)
+    chat = ChatPage(page, bare_address)
+    chat.open()
+    chat.wait_until_ready()
+    choose_theme(page, theme)
+    page.set_viewport_size({"width": width, "height": 740})
+    if width < 640:
+        page.get_by_role("button", name="More", exact=True).click()
+        assert violations(page) == []
+        assert fits(page)
+    page.get_by_role("button", name="Performance").click()
+    panel = page.get_by_role("dialog", name="Performance")
+    fake_engine.answer("word " * 60, rate=40)
+    chat.ask("Hello")
+    panel.get_by_role("button", name="Time the kernels").click()
+    expect(panel.get_by_role("table")).to_be_visible()
+    expect(panel.get_by_role("img")).to_have_count(2)  # speed over time, and memory
+    assert violations(page) == []
+    assert fits(page)
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 360)])
@@ -241,7 +323,7 @@ def test_a_whole_chat_goes_by_keyboard(faked: ChatPage, fake_engine: FakeEngine)
     page.keyboard.press("Enter")
     expect(faked.answers).to_have_count(1)
     page.keyboard.press("Control+,")
-    expect(page.get_by_role("dialog", name="Settings")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Settings")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog", name="Settings")).to_be_hidden()
     expect(sidebar.link("About cats")).to_be_focused()
@@ -286,32 +368,16 @@ def test_the_list_on_a_phone_slides_over_the_page_holds_the_keyboard_and_gives_i
     expect(faked.answers).to_have_text("You said: About cats")
 
 
-def test_an_answer_is_announced_once_and_a_long_one_in_short(faked: ChatPage, fake_engine: FakeEngine) -> None:
-    page = faked.page
-    page.evaluate(
-        """() => {
-          window.said = [];
-          const status = document.getElementById("status");
-          new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
-        }"""
-    )
-    fake_engine.answer("word " * 400, rate=2000)
-    faked.ask("Hello")
-    answering, answer = page.evaluate("said")
-    assert answering == "Answering."
-    assert answer.startswith("word word")
-    assert len(answer) < 700
-    assert answer.endswith("The whole answer is in the conversation.")
-    live = page.evaluate("[...document.querySelectorAll('#log [aria-live]')].map((e) => e.ariaLive)")
-    assert set(live) == {"off"}
-
-
 def test_text_that_runs_right_to_left_and_a_page_that_does(faked: ChatPage, fake_engine: FakeEngine) -> None:
     page = faked.page
-    fake_engine.answer("مرحبا بالعالم\n\nHello world")
+    fake_engine.answer("مرحبا بالعالم\n\nHello world\n\n| اسم | عدد |\n|:--|--:|\n| ألف | 1 |")
     faked.ask("שלום")
-    assert page.evaluate(DIRECTIONS) == ["rtl", "ltr"]
+    assert page.evaluate(DIRECTIONS) == ["rtl", "ltr", "rtl"]
     page.evaluate("document.documentElement.dir = 'rtl'")
+    assert page.locator("td").evaluate_all("(cells) => cells.map((cell) => getComputedStyle(cell).textAlign)") == [
+        "left",
+        "right",
+    ]
     boxes = [page.locator(part).bounding_box() for part in ("#sidebar", "main")]
     assert boxes[0] is not None
     assert boxes[1] is not None

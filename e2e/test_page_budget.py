@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from statistics import median
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, FilePayload, Page, Response, expect
+from playwright.sync_api import Browser, CDPSession, FilePayload, Page, Response, expect
 
 from e2e.chat_page import ChatPage
 from e2e.fake_engine import FakeEngine
@@ -31,6 +32,7 @@ print("code")
 """
 GZIPPED_BYTES = 150_000
 FIRST_PAINT_MS = 1000
+PRIVATE = {"in-incognito"}  # Every context of a test is a private window.
 
 
 def test_the_whole_page_is_used_and_nobody_but_its_server_is_asked(page: Page, address: str) -> None:
@@ -61,7 +63,7 @@ def test_the_whole_page_is_used_and_nobody_but_its_server_is_asked(page: Page, a
     for name in ("Model:", "Settings", "Performance"):
         page.get_by_role("button", name=name).click()
         if name == "Model:":
-            expect(page.get_by_role("dialog", name="Models")).to_contain_text("on the GPU")
+            expect(page.get_by_role("dialog", name="Models")).to_contain_text(re.compile(r"GPU memory\s*\d"))
         page.keyboard.press("Escape")
     page.get_by_role("button", name="Use the dark theme").click()
     page.reload()
@@ -94,16 +96,19 @@ def test_little_javascript_arrives_before_the_engine(page: Page, bare_address: s
     assert total < GZIPPED_BYTES, sorted(scripts.items(), key=lambda item: -item[1])[:8]
 
 
-def test_the_page_is_drawn_within_a_second(page: Page, bare_address: str) -> None:
-    FakeEngine(page)
+def test_the_first_visit_is_drawn_within_a_second(browser: Browser, bare_address: str) -> None:
     times: list[float] = []
-    # A machine that does other things as well may be late more than once.
-    while len(times) < 6 and min(times, default=FIRST_PAINT_MS) >= FIRST_PAINT_MS:
+    # The median of three; a machine that does other things as well gets more chances, and half of them must do.
+    while len(times) < 3 or (len(times) < 11 and median(times) >= FIRST_PAINT_MS):
+        context = browser.new_context()  # nothing is cached
+        page = context.new_page()
+        FakeEngine(page)
         page.goto(bare_address)
         page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
         times.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+        context.close()
     print(f"first contentful paint after {times} ms")
-    assert min(times) < FIRST_PAINT_MS
+    assert median(times) < FIRST_PAINT_MS
 
 
 def test_the_page_can_be_installed_and_its_icons_are_pictures(browser: Browser, bare_address: str) -> None:
@@ -122,6 +127,12 @@ def test_the_page_can_be_installed_and_its_icons_are_pictures(browser: Browser, 
         )
         assert icon["sizes"] in ("any", f"{size}x{size}")
         assert size > 0
-    errors = {error["errorId"] for error in tools.send("Page.getInstallabilityErrors")["installabilityErrors"]}
-    assert errors <= {"in-incognito"}, "every context of a test is a private window"
+    assert installability_errors(tools) <= PRIVATE
+    page.goto(f"{bare_address}models/")  # A page that has no manifest: the browser does look for one.
+    assert installability_errors(tools) - PRIVATE != set()
     context.close()
+
+
+def installability_errors(tools: CDPSession) -> set[str]:
+    """Why the browser would not offer to install the page."""
+    return {error["errorId"] for error in tools.send("Page.getInstallabilityErrors")["installabilityErrors"]}

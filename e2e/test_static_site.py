@@ -23,7 +23,7 @@ def test_a_person_chats_on_a_plain_file_server(page: Page, models_dir: Path, tmp
         assert (watch.violations, watch.console_errors) == ([], [])
         # The file server would answer for the repository's own /static/ too: nothing may be asked of it.
         assert watch.foreign(f"{host}/someone/project/") == []
-        page.get_by_role("button", name="Settings").click()
+        page.get_by_role("button", name="Model: ").click()
         page.get_by_role("link", name="About the models").click()
         page.get_by_role("link", name="Demo model", exact=True).click()
         assert page.get_by_text("Apache-2.0").is_visible()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from gettext import NullTranslations
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,24 @@ from server.api import ModelInfo
 # The page's background, --paper in static/chat.css, which the browser's own bars take on.
 PAPER = {"light": "#fbfbf9", "dark": "#111413"}
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-_environment = Environment(
-    loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(("html",)), undefined=StrictUndefined
-)
-_environment.filters["size"] = size_text
+# Of the texts in the templates, and in static/chat/strings.js.
+LANGUAGE = "en"
+
+
+def environment(translations: NullTranslations) -> Environment:
+    """How templates are rendered. Their texts are gettext's: a catalogue, loaded here, is another language."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(("html",)),
+        undefined=StrictUndefined,
+        extensions=["jinja2.ext.i18n"],
+    )
+    made.install_gettext_translations(translations, newstyle=True)  # type: ignore[attr-defined]
+    made.filters["size"] = size_text
+    return made
+
+
+_environment = environment(NullTranslations())
 
 
 def chat_page(default: str, *, static: str, head: str = "") -> str:
@@ -32,14 +47,16 @@ def web_manifest(*, static: str) -> str:
     icons = [
         {"src": f"{static}/icons/webgemma.svg", "type": "image/svg+xml", "sizes": "any", "purpose": "any"},
         {"src": f"{static}/icons/maskable.svg", "type": "image/svg+xml", "sizes": "any", "purpose": "maskable"},
-        # For systems that show no SVG; made from maskable.svg by scripts/screenshots.py.
-        {"src": f"{static}/icons/apple-touch-icon.png", "type": "image/png", "sizes": "180x180", "purpose": "any"},
+        # For systems that show no SVG; made of the SVGs by scripts/screenshots.py.
+        {"src": f"{static}/icons/icon-192.png", "type": "image/png", "sizes": "192x192", "purpose": "any"},
+        {"src": f"{static}/icons/icon-512.png", "type": "image/png", "sizes": "512x512", "purpose": "any"},
+        {"src": f"{static}/icons/maskable-512.png", "type": "image/png", "sizes": "512x512", "purpose": "maskable"},
     ]
     manifest = {
         "name": "WebGemma",
         "short_name": "WebGemma",
         "description": "A private chat: the language model runs in the browser, on your own GPU.",
-        "lang": "en",
+        "lang": LANGUAGE,
         "start_url": "./",
         "scope": "./",
         "display": "standalone",
@@ -62,4 +79,4 @@ def model_page(model: ModelInfo, *, static: str, root: str = "../../") -> str:
 
 
 def _render(template: str, **values: Any) -> str:
-    return _environment.get_template(template).render(version=version("webgemma"), **values)
+    return _environment.get_template(template).render(version=version("webgemma"), language=LANGUAGE, **values)

@@ -67,6 +67,9 @@ mountNotice(byId("notice", HTMLElement), store);
 mountAnnouncer(byId("status", HTMLElement), store);
 const sidebar = mountLibrary(store, library, kept);
 
+const more = byId("more-tools", HTMLElement);
+more.addEventListener("click", () => more.hidePopover()); // What was chosen takes its place.
+
 const newChat = byId("new-chat", HTMLButtonElement);
 const startNewChat = () => {
   settingsView.leave();

@@ -1,3 +1,4 @@
+import { say } from "./announcer.js";
 import { create } from "./dom.js";
 import { strings } from "./strings.js";
 
@@ -99,7 +100,13 @@ export class CodeBlock {
       () => true,
       () => false,
     );
-    button.textContent = copied ? strings.markdown.copied : strings.markdown.notAllowed;
-    setTimeout(() => (button.textContent = strings.markdown.copy), SHOWN_MS);
+    const label = copied ? strings.markdown.copied : strings.markdown.notAllowed;
+    const show = (/** @type {string} */ shown, /** @type {string} */ named) => {
+      button.textContent = shown;
+      button.setAttribute("aria-label", named);
+    };
+    show(label, label);
+    say(label);
+    setTimeout(() => show(strings.markdown.copy, strings.markdown.copyCode), SHOWN_MS);
   }
 }

@@ -5,7 +5,7 @@
 /** @import { Store } from "./store.js" */
 import { attachmentChip } from "./attachments_view.js";
 import { readFiles } from "./attachments.js";
-import { byId } from "./dom.js";
+import { byId, focusIsFree } from "./dom.js";
 import { DraftMeter, judge, surelyFits } from "./draft_meter.js";
 import { mountFileIntake } from "./file_intake.js";
 import { measureDraft } from "./inspect.js";
@@ -83,8 +83,8 @@ class Composer {
       const ready = state.phase === "ready" && previous.phase !== "ready";
       if (ready || (state.turns !== previous.turns && !state.answering)) this.#count();
       if (state.conversation.settings !== previous.conversation.settings) this.#showNote();
-      // A touch keyboard that opens by itself hides the page; elsewhere typing can start at once.
-      if (ready && matchMedia("(pointer: fine)").matches) this.#message.focus();
+      // A touch keyboard that opens by itself hides the page; elsewhere typing can start at once, but for those who type already.
+      if (ready && focusIsFree() && matchMedia("(pointer: fine)").matches) this.#message.focus();
     });
   }
 
@@ -152,7 +152,10 @@ class Composer {
 
   #showNote() {
     const text = this.#refused || (this.#verdict()?.warning ?? "");
-    if (text === this.#note.textContent) return;
+    const before = this.#note.textContent;
+    if (text === before) return;
+    // Its numbers change whenever typing rests: it is read out once.
+    this.#note.setAttribute("aria-live", withoutNumbers(text) === withoutNumbers(before) ? "off" : "polite");
     this.#note.textContent = text;
     this.#note.hidden = text === "";
   }
@@ -221,6 +224,11 @@ class Composer {
     this.#chips.replaceChildren(...chips);
     this.#chips.hidden = chips.length === 0;
   }
+}
+
+/** @param {string} text */
+function withoutNumbers(text) {
+  return text.replace(/\p{N}+/gu, "");
 }
 
 /** The selector itself is an error in browsers without popovers. What stays open while a person chats does not count. */

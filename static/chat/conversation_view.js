@@ -25,8 +25,11 @@ export function mountConversation(log, store, session, library, drafts) {
   const views = new Map();
   /** @type {TurnActions} */
   const actions = {
-    retry: ({ id }) => session.retry(id),
     // What was pressed goes away: the keyboard goes on where the answer can be stopped.
+    retry: ({ id }) => {
+      session.retry(id);
+      stop.focus();
+    },
     regenerate: ({ id }) => {
       session.regenerate(id);
       stop.focus();

@@ -12,6 +12,17 @@ export function byId(id, type) {
   return element;
 }
 
+/** Nobody is anywhere in particular: what has the keyboard is the page itself, or has gone. */
+export function focusIsFree() {
+  const { activeElement: focused } = document;
+  return focused === null || focused === document.body || focused.localName === "main" || !focused.checkVisibility();
+}
+
+/** Where the keyboard goes when what had it has gone: to the message, but where that would open a touch keyboard to the conversation. */
+export function restFocus() {
+  byId(matchMedia("(pointer: fine)").matches ? "message" : "main", HTMLElement).focus();
+}
+
 /**
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag

@@ -3,6 +3,15 @@ import { strings } from "./strings.js";
 const UNITS = ["B", "kB", "MB", "GB"];
 
 /**
+ * @param {number} value
+ * @param {number} digits  after the point
+ * @returns {string} as the page's language writes it
+ */
+export function formatNumber(value, digits) {
+  return new Intl.NumberFormat(strings.locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
+}
+
+/**
  * Decimal units, as download sizes are usually given.
  *
  * @param {number} bytes
@@ -15,7 +24,7 @@ export function formatBytes(bytes) {
     value /= 1000;
     unit += 1;
   }
-  return `${value.toFixed(unit === 0 || value >= 100 ? 0 : unit === 3 ? 2 : 1)} ${UNITS[unit]}`;
+  return `${formatNumber(value, unit === 0 || value >= 100 ? 0 : unit === 3 ? 2 : 1)} ${UNITS[unit]}`;
 }
 
 /**
@@ -35,5 +44,5 @@ export function formatTimeLeft(seconds) {
  * @returns {string} such as "0.42" or "143"
  */
 export function formatRate(rate) {
-  return rate >= 100 ? rate.toFixed(0) : rate >= 1 ? rate.toFixed(1) : rate.toFixed(2);
+  return formatNumber(rate, rate >= 100 ? 0 : rate >= 1 ? 1 : 2);
 }

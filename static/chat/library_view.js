@@ -21,7 +21,7 @@ import { Toast } from "./toast.js";
  */
 export function mountLibrary(store, library, kept) {
   const sidebar = new Sidebar();
-  const toast = new Toast();
+  const toast = new Toast(() => sidebar.keepFocus());
   const menu = new ConversationMenu([
     { icon: "edit", label: strings.sidebar.rename, act: (id) => list.rename(id) },
     { icon: "download", label: strings.sidebar.exportMarkdown, act: (id) => void exportMarkdown(id) },

@@ -4,6 +4,7 @@
  * @typedef {typeof import("../vendor/katex.js").default} Katex
  */
 import { create } from "./dom.js";
+import { strings } from "./strings.js";
 
 /** @satisfies {import("../vendor/katex.js").KatexOptions} */
 const OPTIONS = /** @type {const} */ ({
@@ -90,7 +91,7 @@ function render(engine, source) {
   // A wide one scrolls in itself, so keys must reach it.
   if (display) formula.tabIndex = 0;
   try {
-    if (tex.length > LONGEST_SOURCE) throw new Error("It is too long to be set.");
+    if (tex.length > LONGEST_SOURCE) throw new Error(strings.markdown.formulaTooLong);
     engine.render(tex, formula, { ...OPTIONS, displayMode: display, macros: { ...OPTIONS.macros } });
   } catch (error) {
     formula.replaceChildren(create("code", { text: tex }));

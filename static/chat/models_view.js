@@ -40,6 +40,8 @@ class ModelsView {
   #store;
   #list = byId("model-list", HTMLElement);
   #status = byId("models-status", HTMLElement);
+  /** Beside the status, which is read out with every change. */
+  #progress = byId("models-progress", HTMLElement);
   /** GPU memory by model, as far as it is known: for each a manifest is read. @type {Map<string, Promise<string>>} */
   #needs = new Map();
 
@@ -66,8 +68,8 @@ class ModelsView {
    */
   #item(files, model) {
     const { name, title, stored, current } = model;
-    const needs = create("span", { class: "faint needs" });
-    if (model.server === "ready") void this.#need(name).then((need) => (needs.textContent = need));
+    const needs = create("dd", { text: "…" });
+    if (model.server === "ready") void this.#need(name).then((need) => (needs.textContent = need || text.unknown));
     return create("li", { class: current ? "current" : "" }, [
       create("div", { class: "model-head" }, [
         create("strong", { text: title }),
@@ -76,7 +78,7 @@ class ModelsView {
       ]),
       create("span", { class: "faint", text: describe(model) }),
       ...(model.error ? [create("span", { class: "model-error", text: model.error })] : []),
-      needs,
+      ...figures(model, needs),
       ...(files && stored ? [create("span", { class: "actions" }, this.#storedButtons(files, name, stored))] : []),
     ]);
   }
@@ -156,11 +158,14 @@ class ModelsView {
    */
   async #run(buttons, action) {
     for (const button of buttons) button.disabled = true;
+    this.#progress.textContent = "";
+    this.#progress.hidden = false;
     try {
       await this.show(await action());
     } catch (error) {
       await this.show(text.failed(/** @type {Error} */ (error).message));
     }
+    this.#progress.hidden = true;
     // The button that had the focus may be gone.
     if (document.activeElement === document.body) this.#list.closest("[popover]")?.querySelector("button")?.focus();
   }
@@ -176,7 +181,7 @@ class ModelsView {
     let done = 0;
     const damaged = await models.verifyModel(files, url, (bytes) => {
       done += bytes;
-      this.#status.textContent = text.checking(name, formatBytes(done), formatBytes(total));
+      this.#progress.textContent = text.checking(name, formatBytes(done), formatBytes(total));
     });
     return damaged.length === 0 ? text.undamaged(name) : text.damaged(name, damaged.length);
   }
@@ -205,7 +210,7 @@ class ModelsView {
       const manifest = await fetchManifest(addressOf(name), fetch.bind(globalThis));
       const build = Object.keys(manifest.builds)[0] ?? "";
       const context = manifest.context.default;
-      return text.needs(formatBytes(memoryEstimate(manifest, { build, context }).total), context);
+      return formatBytes(memoryEstimate(manifest, { build, context }).total);
     })().catch(() => {
       this.#needs.delete(name);
       return "";
@@ -216,7 +221,7 @@ class ModelsView {
 }
 
 /** @param {ListedModel} model */
-function describe({ name, server, stored, bytes, context }) {
+function describe({ name, server, stored }) {
   const state = {
     ready: stored?.complete ? text.storedHere : text.onServer,
     ...{ building: text.building, unbuilt: text.unbuilt, failed: text.buildFailed },
@@ -224,10 +229,25 @@ function describe({ name, server, stored, bytes, context }) {
   const parts = [
     name,
     server ? state[server] : stored?.complete ? text.storedOnly : "",
-    stored && !stored.complete ? text.unfinished(formatBytes(stored.storedBytes), formatBytes(stored.bytes)) : bytes ? formatBytes(bytes) : "",
-    context ? text.context(context) : "",
+    stored && !stored.complete ? text.unfinished(formatBytes(stored.storedBytes), formatBytes(stored.bytes)) : "",
   ];
   return parts.filter(Boolean).join(" · ");
+}
+
+/**
+ * How large it is, side by side. What it needs on the GPU is known later: its place is kept.
+ *
+ * @param {ListedModel} model
+ * @param {HTMLElement} needs
+ */
+function figures({ server, bytes, context }, needs) {
+  const known = [
+    ...(bytes ? [{ name: text.size, value: create("dd", { text: formatBytes(bytes) }) }] : []),
+    ...(context ? [{ name: text.longest, value: create("dd", { text: text.tokens(context) }) }] : []),
+    ...(server === "ready" ? [{ name: text.needs, value: needs }] : []),
+  ];
+  if (known.length === 0) return [];
+  return [create("dl", { class: "model-figures" }, known.map(({ name, value }) => create("div", {}, [create("dt", { text: name }), value])))];
 }
 
 async function roomUsed() {

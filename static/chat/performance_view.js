@@ -1,10 +1,11 @@
 /** @import { StepTimes } from "../engine/kernel_times.js" */
 /** @import { Session } from "./session.js" */
 /** @import { Store } from "./store.js" */
+import { say } from "./announcer.js";
 import { turnOf } from "./answers.js";
 import { browserName } from "./browsers.js";
-import { byId, create } from "./dom.js";
-import { formatBytes, formatRate } from "./format.js";
+import { byId, create, focusIsFree } from "./dom.js";
+import { formatBytes, formatNumber, formatRate } from "./format.js";
 import { figuresOf } from "./inspect.js";
 import { Meter } from "./meter.js";
 import { strings } from "./strings.js";
@@ -71,7 +72,11 @@ class PerformanceView {
       void this.#showSpeed();
       void this.#showMachine();
     });
-    // It stays open while a person chats, so it closes itself only for those who are in it.
+    // It stays open while a person chats, so the browser gives no keyboard back, and it closes itself only for those who are in it.
+    this.#panel.addEventListener("beforetoggle", (event) => {
+      const closes = /** @type {ToggleEvent} */ (event).newState === "closed";
+      if (closes && this.#panel.contains(document.activeElement)) opener().focus();
+    });
     this.#panel.addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
       event.stopPropagation();
@@ -104,7 +109,7 @@ class PerformanceView {
     if (!plots) return;
     const over = text.plotLabel(points.length, formatRate(Math.min(...points.map(({ y }) => y))), formatRate(Math.max(...points.map(({ y }) => y))));
     const series = [{ name: text.rate, points }];
-    this.#plot.replaceChildren(plots.linePlot({ title: text.plotTitle, unit: text.rateUnit, along: text.plotAlong, series, format: formatRate, over }));
+    this.#plot.replaceChildren(plots.linePlot({ title: text.plotTitle, unit: text.rateUnit, along: text.plotAlong, series, format: formatRate, height: 190, over }));
   }
 
   /** What is known of the last answer, or of the one being written. */
@@ -114,7 +119,7 @@ class PerformanceView {
     const { prompt_tokens: prompt = 0, cached_tokens: cached = 0, completion_tokens: written = 0, prefill_tokens_per_second: prefill } = usage ?? {};
     return {
       rate: rate === null ? "" : formatRate(rate),
-      firstMs: firstMs === null ? "" : Math.round(firstMs).toLocaleString(strings.locale),
+      firstMs: firstMs === null ? "" : formatNumber(firstMs, 0),
       prefill: prefill === undefined ? "" : formatRate(prefill),
       tokens: usage ? text.tokenCount(prompt, cached, written) : "",
     };
@@ -160,15 +165,35 @@ class PerformanceView {
 
   async #timeKernels() {
     this.#measure.disabled = true;
-    this.#kernels.replaceChildren(create("p", { class: "faint", text: this.#store.state.answers.length > 0 ? text.measureLater : text.measuring }));
+    this.#sayOfKernels(this.#store.state.answers.length > 0 ? text.measureLater : text.measuring);
     try {
       const times = await this.#session.engine?.timeKernels();
-      this.#kernels.replaceChildren(...(times ? kernelTable(times) : [create("p", { class: "faint", text: text.noTimestamps })]));
+      if (times) this.#showKernels(times);
+      else this.#sayOfKernels(text.noTimestamps);
     } catch (error) {
-      this.#kernels.replaceChildren(create("p", { class: "faint", text: text.notMeasured(/** @type {Error} */ (error).message) }));
+      this.#sayOfKernels(text.notMeasured(/** @type {Error} */ (error).message));
     }
     this.#measure.disabled = false;
+    if (focusIsFree()) this.#measure.focus(); // It rested.
   }
+
+  /** @param {StepTimes} times  a long table, that is looked at and not read out */
+  #showKernels(times) {
+    this.#kernels.replaceChildren(...kernelTable(times));
+    say(text.kernelCaption(formatMicroseconds(times.microseconds), times.position));
+  }
+
+  /** @param {string} said */
+  #sayOfKernels(said) {
+    this.#kernels.replaceChildren(create("p", { class: "faint", text: said }));
+    say(said);
+  }
+}
+
+/** The panel's button, or that of the menu which it is in on small screens. */
+function opener() {
+  const button = byId("performance-button", HTMLButtonElement);
+  return button.checkVisibility() ? button : byId("more", HTMLButtonElement);
 }
 
 /** Fetched when it is needed; null where the page has changed on the server, or the server is gone: figures are there all the same. */
@@ -192,7 +217,7 @@ function kernelTable({ microseconds, position, kernels }) {
   const rows = kernels.map(({ name, count, microseconds: time }) =>
     create("tr", {}, [
       create("th", { text: name, attributes: { scope: "row" } }),
-      ...[String(count), formatMicroseconds(time), `${((100 * time) / sum).toFixed(1)} %`].map((cell) => create("td", { text: cell })),
+      ...[String(count), formatMicroseconds(time), `${formatNumber((100 * time) / sum, 1)} %`].map((cell) => create("td", { text: cell })),
     ]),
   );
   const head = create("tr", {}, text.kernelHead.map((cell) => create("th", { text: cell, attributes: { scope: "col" } })));
@@ -202,5 +227,5 @@ function kernelTable({ microseconds, position, kernels }) {
 
 /** @param {number} microseconds */
 function formatMicroseconds(microseconds) {
-  return microseconds >= 1000 ? `${(microseconds / 1000).toFixed(2)} ms` : `${microseconds.toFixed(1)} µs`;
+  return microseconds >= 1000 ? `${formatNumber(microseconds / 1000, 2)} ms` : `${formatNumber(microseconds, 1)} µs`;
 }

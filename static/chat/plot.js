@@ -1,12 +1,12 @@
 /** @import { Point, Series } from "./plot_layout.js" */
 import { create } from "./dom.js";
 import { layout, stack } from "./plot_layout.js";
+import { strings } from "./strings.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const [WIDTH, HEIGHT] = [480, 260];
-const FRAME = { left: 56, right: WIDTH - 28, top: 22, bottom: HEIGHT - 40 };
+const WIDTH = 480;
 const BAR_HEIGHT = 28;
-const tickFormat = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const tickFormat = new Intl.NumberFormat(strings.locale, { maximumSignificantDigits: 3 });
 
 /**
  * @param {string} tag
@@ -29,25 +29,27 @@ function svg(tag, attributes, children = []) {
  * @param {string} what.along  what x is
  * @param {Series[]} what.series
  * @param {(y: number) => string} what.format
+ * @param {number} [what.height]  of 480 units of width
  * @param {string} [what.over]  x is a time, evenly spaced, with a mark at each point left out: what a person is told about it
  * @returns {HTMLElement}
  */
-export function linePlot({ title, unit, along, series, format, over }) {
+export function linePlot({ title, unit, along, series, format, height = 260, over }) {
+  const frame = { left: 56, right: WIDTH - 28, top: 22, bottom: height - 40 };
   const shown = series.filter(({ points }) => points.length > 0);
-  const at = layout(shown, FRAME, { even: over !== undefined });
+  const at = layout(shown, frame, { even: over !== undefined });
   const label = `${title}: ${over ?? describe(shown, format)}`;
-  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": label });
   for (const tick of at.yTicks) {
     const y = at.y(tick);
     picture.append(
-      svg("line", { class: "grid", x1: FRAME.left, x2: FRAME.right, y1: y, y2: y }),
-      svg("text", { class: "tick end", x: FRAME.left - 8, y: y + 4 }, [tickFormat.format(tick)]),
+      svg("line", { class: "grid", x1: frame.left, x2: frame.right, y1: y, y2: y }),
+      svg("text", { class: "tick end", x: frame.left - 8, y: y + 4 }, [tickFormat.format(tick)]),
     );
   }
-  for (const tick of at.xTicks) picture.append(svg("text", { class: "tick middle", x: at.x(tick), y: FRAME.bottom + 18 }, [String(tick)]));
+  for (const tick of at.xTicks) picture.append(svg("text", { class: "tick middle", x: at.x(tick), y: frame.bottom + 18 }, [String(tick)]));
   picture.append(
     svg("text", { class: "axis", x: 0, y: 12 }, [unit]),
-    svg("text", { class: "axis middle", x: (FRAME.left + FRAME.right) / 2, y: HEIGHT - 4 }, [along]),
+    svg("text", { class: "axis middle", x: (frame.left + frame.right) / 2, y: height - 4 }, [along]),
   );
   for (const [index, { points }] of shown.entries()) {
     const group = svg("g", { class: `series-${index + 1}` });
@@ -66,7 +68,7 @@ export function linePlot({ title, unit, along, series, format, over }) {
 
 /** @param {Series[]} series @param {(y: number) => string} format */
 function describe(series, format) {
-  return series.map(({ name, points }) => `${name} ${points.map(({ x, y }) => `${format(y)} at ${x}`).join(", ")}`).join("; ");
+  return series.map(({ name, points }) => `${name} ${points.map(({ x, y }) => strings.performance.plotPoint(format(y), x)).join(", ")}`).join("; ");
 }
 
 /**

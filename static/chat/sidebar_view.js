@@ -1,4 +1,4 @@
-import { byId } from "./dom.js";
+import { byId, restFocus } from "./dom.js";
 import { strings } from "./strings.js";
 
 /** Where there is room, the list stands beside the conversation; elsewhere it slides over it. */
@@ -52,6 +52,12 @@ export class Sidebar {
   /** A conversation was chosen: what lies over it goes away. */
   chosen() {
     if (this.#over) this.close();
+  }
+
+  /** What had the keyboard goes away: it goes on in the list while that lies over the page. */
+  keepFocus() {
+    if (this.#over) this.#close.focus();
+    else restFocus();
   }
 
   /** Shows on the list's button, while the list is closed, that a conversation in it is being answered. @param {boolean} answering */

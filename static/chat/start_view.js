@@ -75,7 +75,10 @@ function showSuggestions(state, session) {
       create("span", { class: "suggestion-label", text: label }),
       create("span", { text: prompt }),
     ]);
-    button.addEventListener("click", () => session.send(prompt));
+    button.addEventListener("click", () => {
+      // The suggestions go away: the keyboard goes on where the answer can be stopped.
+      if (session.send(prompt)) byId("stop", HTMLButtonElement).focus();
+    });
     return button;
   });
   byId("suggestions", HTMLElement).replaceChildren(...buttons);

@@ -4,6 +4,7 @@
 
 import { failureStrings } from "./strings_failures.js";
 
+/** Of the texts here, and of the page's template. */
 const LOCALE = "en";
 const number = new Intl.NumberFormat(LOCALE);
 const plurals = new Intl.PluralRules(LOCALE);
@@ -15,7 +16,7 @@ const plurals = new Intl.PluralRules(LOCALE);
  */
 function plural(count, forms) {
   const form = /** @type {Record<string, string>} */ (forms)[plurals.select(count)] ?? forms.other;
-  return form.replace("#", new Intl.NumberFormat(LOCALE).format(count));
+  return form.replace("#", number.format(count));
 }
 
 export const strings = {
@@ -209,6 +210,7 @@ export const strings = {
     notAllowed: "Not allowed",
     copyCode: "Copy the code",
     table: "Table",
+    formulaTooLong: "It is too long to be set.",
   },
 
   composer: {
@@ -231,7 +233,7 @@ export const strings = {
     count: (/** @type {number} */ tokens, /** @type {number} */ context) => `${number.format(tokens)} / ${number.format(context)} tokens`,
     countLabel: (/** @type {number} */ tokens, /** @type {number} */ context) =>
       `${number.format(tokens)} of the context's ${number.format(context)} tokens`,
-    littleRoom: (/** @type {number} */ left) => `This leaves ${number.format(left)} tokens for the answer.`,
+    littleRoom: (/** @type {number} */ left) => plural(left, { one: "This leaves # token for the answer.", other: "This leaves # tokens for the answer." }),
     dropsOldest: "The conversation no longer fits with this message: its oldest turns will be left out.",
     doesNotFit: (/** @type {number} */ tokens, /** @type {number} */ context) =>
       `The conversation would be ${number.format(tokens)} tokens long with this message, but the context holds ${number.format(context)}. Shorten it, or start a new chat.`,
@@ -245,7 +247,7 @@ export const strings = {
     offline: "The server does not answer: only what this browser keeps is listed.",
     keepsNothing: "This browser window keeps no files.",
     room: (/** @type {string} */ used, /** @type {string} */ quota) => `This browser keeps ${used} of at most ${quota} for this page.`,
-    demo: "demo",
+    demo: "not Gemma 4",
     loaded: "Loaded",
     loading: "Loading…",
     chosen: "Chosen",
@@ -264,8 +266,11 @@ export const strings = {
     unbuilt: "not built yet",
     buildFailed: "could not be built",
     unfinished: (/** @type {string} */ here, /** @type {string} */ all) => `${here} of ${all} kept, unfinished`,
-    context: (/** @type {number} */ tokens) => `context up to ${number.format(tokens)}`,
-    needs: (/** @type {string} */ size, /** @type {number} */ tokens) => `about ${size} on the GPU, at a context of ${number.format(tokens)}`,
+    size: "Size",
+    longest: "Context",
+    tokens: (/** @type {number} */ count) => plural(count, { one: "# token", other: "# tokens" }),
+    needs: "GPU memory",
+    unknown: "–",
     checking: (/** @type {string} */ name, /** @type {string} */ done, /** @type {string} */ all) => `Checking ${name}: ${done} of ${all}`,
     undamaged: (/** @type {string} */ name) => `${name} is undamaged.`,
     damaged: (/** @type {string} */ name, /** @type {number} */ count) =>
@@ -291,6 +296,7 @@ export const strings = {
     noPlot: "Ask something that takes a few seconds to answer: its speed over time is plotted here.",
     plotTitle: "Tokens/s of the last answer",
     plotAlong: "seconds",
+    plotPoint: (/** @type {string} */ y, /** @type {number} */ x) => `${y} at ${number.format(x)}`,
     plotLabel: (/** @type {number} */ points, /** @type {string} */ least, /** @type {string} */ most) => `between ${least} and ${most}, at ${points} points in time`,
     noModel: "No model is loaded.",
     noMemory: "The engine does not tell how much memory it takes.",

@@ -1,3 +1,4 @@
+import { byId } from "./dom.js";
 import { strings } from "./strings.js";
 
 const KEY = "webgemma.theme"; // theme_boot.js reads it too
@@ -32,9 +33,10 @@ function choose(theme) {
  * @param {HTMLButtonElement} button  toggles dark and light
  */
 export function mountTheme(button) {
+  const text = byId("theme-label", HTMLElement);
   const show = () => {
     const label = strings.theme[current() === "dark" ? "light" : "dark"];
-    button.setAttribute("aria-label", label);
+    text.textContent = label;
     button.title = label;
     // The browser's own bars take the page's colour.
     const paper = getComputedStyle(document.documentElement).getPropertyValue("--paper");

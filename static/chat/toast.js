@@ -19,8 +19,11 @@ export class Toast {
   #timer;
   /** The last one is shown. @type {Notice[]} */
   #notices = [];
+  #focus;
 
-  constructor() {
+  /** @param {() => void} focus  gives the keyboard, that was on a button here, to something that stays */
+  constructor(focus) {
+    this.#focus = focus;
     this.#undo.textContent = strings.sidebar.undo;
     this.#undo.addEventListener("click", () => {
       const last = this.#notices.pop();
@@ -44,6 +47,8 @@ export class Toast {
   #show() {
     clearTimeout(this.#timer);
     const last = this.#notices.at(-1);
+    const focused = document.activeElement;
+    if (!last ? this.#element.contains(focused) : !last.undo && focused === this.#undo) this.#focus();
     this.#element.hidden = !last;
     this.#undo.hidden = !last?.undo;
     this.#text.textContent = last?.text ?? "";

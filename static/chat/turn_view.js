@@ -1,5 +1,5 @@
 /** @import { Progress } from "./answers.js" */
-/** @import { AppState, Turn } from "./types.js" */
+/** @import { AppState, Failure, Turn } from "./types.js" */
 import { say } from "./announcer.js";
 import { progressOf } from "./answers.js";
 import { attachmentsView } from "./attachments_view.js";
@@ -48,6 +48,8 @@ export class TurnView {
   #versions = create("span", { class: "versions", attributes: { role: "group" } }, [this.#previous, this.#version, this.#next]);
   /** @type {HTMLElement | null} */
   #problem = null;
+  /** @type {Turn["failure"]} what the problem that is shown tells of */
+  #failure;
   #markdown;
   #thoughts;
   #editor;
@@ -99,6 +101,7 @@ export class TurnView {
       this.#frame ||= requestAnimationFrame(() => this.#renderText());
     }
     this.#updateNotes(turn, state);
+    this.#showFailure(turn, previous, state.model);
   }
 
   /** Puts the keyboard where it was before this turn took the place of another version. @param {1 | -1} step */
@@ -168,14 +171,11 @@ export class TurnView {
     this.#previous.disabled = index <= 1;
     this.#next.disabled = index >= versions.length;
     this.#copy.hidden = !done || turn.text === "";
-    this.#regenerate.hidden = turn.state === "streaming";
+    this.#regenerate.hidden = !done; // Under a failure stands Retry.
     for (const button of [this.#edit, this.#regenerate]) button.disabled = !idle;
     this.#continue.hidden = !(last && idle && canContinue(turn));
-    this.#facts.replaceChildren(...this.#describe(turn, state, progress).map((text) => create("span", { text, attributes: { dir: "auto" } })));
+    this.#facts.replaceChildren(...this.#describe(turn, state, progress).map((text) => create("span", {}, [create("bdi", { text })])));
     this.#facts.title = turn.facts ? [turn.model, turn.facts.adapter, turn.facts.build].filter(Boolean).join(" · ") : "";
-    this.#problem?.remove();
-    this.#problem = turn.failure ? this.#describeFailure(turn, state.model) : null;
-    if (this.#problem) this.#notes.before(this.#problem);
   }
 
   /**
@@ -215,15 +215,29 @@ export class TurnView {
 
   /**
    * @param {Turn} turn
+   * @param {Turn} previous
    * @param {string} model
    */
-  #describeFailure(turn, model) {
-    const failure = turn.failure;
-    if (!failure) throw new Error("unreachable");
+  #showFailure({ failure }, previous, model) {
+    if (failure === this.#failure) return;
+    this.#failure = failure;
+    this.#problem?.remove();
+    this.#problem = failure ? this.#describeFailure(failure, model) : null;
+    if (!this.#problem) return;
+    // Read out as it happens, not with every conversation that is opened.
+    if (previous.state === "streaming") this.#problem.setAttribute("role", "alert");
+    this.#notes.before(this.#problem);
+  }
+
+  /**
+   * @param {Failure} failure
+   * @param {string} model
+   */
+  #describeFailure(failure, model) {
     const { title, text, steps } = explain(failure, model);
     const retry = create("button", { class: "button", text: strings.turn.retry, attributes: { type: "button" } });
     retry.addEventListener("click", () => this.#actions.retry(this.#turn));
-    return create("div", { class: "problem", attributes: { role: "alert" } }, [
+    return create("div", { class: "problem" }, [
       create("p", { class: "problem-title", text: title }),
       create("p", { text: failure.hint || [text, ...steps].join(" ").replaceAll("`", "") }),
       create("p", { class: "problem-detail", text: failure.message }),

@@ -95,7 +95,7 @@ def test_the_page_can_be_installed(client: TestClient) -> None:
     assert touch is not None
     assert touch[1].endswith("/icons/apple-touch-icon.png")
     picture = client.get(touch[1]).content
-    assert picture == client.get(manifest["icons"][-1]["src"]).content
+    assert {icon["sizes"] for icon in manifest["icons"]} == {"any", "192x192", "512x512"}
     assert struct.unpack(">8x4x4sII", picture[:24]) == (b"IHDR", 180, 180)
     assert len(picture) < 8_000
     for icon in manifest["icons"]:
