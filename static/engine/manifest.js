@@ -90,6 +90,17 @@ const DTYPE_BYTES = new Map(
   Object.entries({ float32: 4, uint32: 4, int32: 4, float16: 2, bfloat16: 2, uint16: 2, int16: 2, uint8: 1, int8: 1 }),
 );
 const NEEDS = ["subgroups", "int8"];
+/** @type {[string, string, (value: number) => boolean][]} */
+const SAMPLING = [
+  ["temperature", "of at least 0", (value) => value >= 0],
+  ["top_p", "above 0, and 1 at most", (value) => value > 0 && value <= 1],
+  ["min_p", "from 0 to 1", (value) => value >= 0 && value <= 1],
+  ["repetition_penalty", "above 0, and 10 at most", (value) => value > 0 && value <= 10],
+  ["frequency_penalty", "from -2 to 2", (value) => Math.abs(value) <= 2],
+  ["presence_penalty", "from -2 to 2", (value) => Math.abs(value) <= 2],
+];
+/** Artifacts of older versions have these alone. */
+const SAMPLING_ALWAYS = new Set(["temperature", "top_p"]);
 const LIMITS = [
   "maxStorageBufferBindingSize",
   "maxBufferSize",
@@ -124,15 +135,8 @@ export function validateManifest(json) {
     throw refuse("context.default is above context.maximum");
   natural(manifest.bos_id, "bos_id");
   list(manifest.stop_ids, "stop_ids").forEach((id, i) => natural(id, `stop_ids[${i}]`));
-  const sampling = object(manifest.sampling, "sampling");
-  for (const field of ["temperature", "top_k", "top_p"]) {
-    if (!(Number.isFinite(sampling[field]) && sampling[field] >= 0))
-      throw refuse(`sampling.${field} must be a number of at least 0`);
-  }
-  for (const field of ["min_p", "repetition_penalty", "frequency_penalty", "presence_penalty"]) {
-    if (!Number.isFinite(sampling[field] ?? 0)) throw refuse(`sampling.${field} must be a number`);
-  }
-  if (manifest.golden) checkGoldenShape(manifest.golden, manifest.config.vocab_size);
+  checkSampling(object(manifest.sampling, "sampling"));
+  if (manifest.golden !== undefined && manifest.golden !== null) checkGoldenShape(manifest.golden, manifest.config.vocab_size);
   const files = checkFiles(manifest);
   checkTensors(manifest);
   checkBuilds(manifest, files);
@@ -170,7 +174,7 @@ function checkFiles(manifest) {
   for (const [i, file] of list(manifest.files, "files").entries()) {
     const path = text(object(file, `files[${i}]`).path, `files[${i}].path`);
     // A plain name beside the manifest: never another folder or another site.
-    if (!/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(path))
+    if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(path))
       throw refuse(`files[${i}].path ${JSON.stringify(path)} is not a plain file name`);
     if (files.has(path)) throw refuse(`file ${path} is listed twice`);
     positive(file.bytes, `${path}: bytes`);
@@ -181,6 +185,16 @@ function checkFiles(manifest) {
     files.set(path, file);
   }
   return files;
+}
+
+/** @param {Record<string, any>} sampling */
+function checkSampling(sampling) {
+  natural(sampling.top_k, "sampling.top_k");
+  for (const [field, what, isRight] of SAMPLING) {
+    const value = sampling[field];
+    if (value === undefined && !SAMPLING_ALWAYS.has(field)) continue;
+    if (!Number.isFinite(value) || !isRight(value)) throw refuse(`sampling.${field} must be a number ${what}`);
+  }
 }
 
 /**
@@ -257,7 +271,7 @@ function checkBuilds(manifest, files) {
     const label = `builds.${name}`;
     object(build, label);
     if (files.get(build.wasm)?.role !== "wasm") throw refuse(`${label}.wasm ${build.wasm} is not a wasm among files`);
-    list(build.features, `${label}.features`);
+    for (const feature of list(build.features, `${label}.features`)) text(feature, `${label}.features: a feature`);
     const limits = object(build.limits, `${label}.limits`);
     for (const limit of LIMITS) natural(limits[limit], `${label}.limits.${limit}`);
     const known = new Set(manifest.tensors.map((tensor) => tensor.name));
@@ -269,11 +283,13 @@ function checkBuilds(manifest, files) {
         if (n !== "context") positive(n, `${label}: shape of ${buffer.name}`);
     }
     if (build.checks !== undefined) checkChecks(object(build.checks, `${label}.checks`), `${label}.checks`);
-    for (const [i, spec] of list(build.variants ?? [], `${label}.variants`).entries()) checkVariant(spec, `${label}.variants[${i}]`);
+    for (const [i, spec] of list(build.variants === undefined ? [] : build.variants, `${label}.variants`).entries()) checkVariant(spec, `${label}.variants[${i}]`);
     const functions = object(build.functions, `${label}.functions`);
     if (!("decode" in functions)) throw refuse(`${label} has no function decode`);
     for (const [fn, spec] of Object.entries(functions)) {
-      for (const arg of list(object(spec, `${label}.${fn}`).args, `${label}.${fn}.args`)) {
+      const { args, chunk } = /** @type {FunctionSpec} */ (object(spec, `${label}.${fn}`));
+      if (chunk !== undefined && chunk !== null) positive(chunk, `${label}.${fn}.chunk`);
+      for (const arg of list(args, `${label}.${fn}.args`)) {
         if (!known.has(arg))
           throw refuse(`${label}: ${fn} takes ${JSON.stringify(arg)}, which is neither a tensor nor a buffer`);
       }
