@@ -120,6 +120,25 @@ def test_a_deleted_conversation_comes_back_whole_when_it_is_undone(faked: ChatPa
     expect(sidebar.toast).to_be_hidden()
 
 
+def test_a_new_chat_begins_with_what_was_said_up_to_an_answer(
+    faked: ChatPage, fake_engine: FakeEngine, sidebar: Sidebar
+) -> None:
+    faked.ask("About cats")
+    faked.ask("And kittens?")
+    faked.log.get_by_role("button", name="New chat from here").first.click()
+    expect(faked.questions).to_have_text(["About cats"])
+    expect(faked.message).to_be_focused()
+    faked.ask("And lions?")
+    assert [message["content"] for message in fake_engine.requests[-1]["messages"]] == [
+        "About cats",
+        "You said: About cats",
+        "And lions?",
+    ]
+    sidebar.expect_titles("About cats (branch)", "About cats")
+    faked.page.go_back()
+    expect(faked.questions).to_have_text(["About cats", "And kittens?"])
+
+
 def test_conversations_that_were_deleted_one_after_the_other_come_back_one_after_the_other(
     faked: ChatPage, sidebar: Sidebar
 ) -> None:

@@ -34,6 +34,10 @@ export function mountConversation(log, store, session, library, drafts) {
       session.regenerate(id);
       stop.focus();
     },
+    branch: (turn) => {
+      library.branch(turn);
+      byId("message", HTMLTextAreaElement).focus();
+    },
     goOn: ({ id }) => {
       session.continue(id);
       stop.focus();

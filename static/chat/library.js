@@ -4,7 +4,8 @@
 /** @import { AppState, Conversation, Settings, Turn } from "./types.js" */
 import { conversationOf } from "./answers.js";
 import { summaryOf } from "./conversation_store.js";
-import { changed, choosing, merged, newConversation, versionsOf } from "./tree.js";
+import { strings } from "./strings.js";
+import { branchOff, changed, choosing, merged, newConversation, versionsOf } from "./tree.js";
 import { isBeingWritten, whenReleased } from "./turn_locks.js";
 import { interrupted } from "./turns.js";
 
@@ -125,6 +126,18 @@ export class Library {
     const versions = versionsOf(conversation, turn);
     const other = versions[versions.findIndex(({ id }) => id === turn.id) + step];
     if (other) this.#store.update({ conversation: choosing(conversation, other) });
+  }
+
+  /**
+   * Shows another conversation, which begins with what was said here up to a turn.
+   *
+   * @param {Turn} turn
+   */
+  branch(turn) {
+    const { conversation } = this.#store.state;
+    const branch = branchOff(conversation, turn, strings.sidebar.branch(conversation.title));
+    this.#show(branch);
+    this.#setAddress(branch.id);
   }
 
   /**

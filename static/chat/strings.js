@@ -33,6 +33,7 @@ export const strings = {
     editSend: "Ask again",
     cancel: "Cancel",
     regenerate: "Regenerate",
+    branch: "New chat from here",
     continue: "Continue",
     retry: "Retry",
     stopped: "Stopped",
@@ -72,6 +73,7 @@ export const strings = {
 
   sidebar: {
     untitled: "New chat",
+    branch: (/** @type {string} */ title) => `${title} (branch)`,
     toggle: "Conversations",
     toggleAnswering: "Another conversation is being answered",
     writing: "Being answered",

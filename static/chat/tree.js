@@ -78,6 +78,19 @@ export function branchTo({ turns }, turn) {
 /**
  * @param {Conversation} conversation
  * @param {Turn} turn
+ * @param {string} title
+ * @returns {Conversation} another one, which has what was said up to this turn, and goes its own way from there
+ */
+export function branchOff(conversation, turn, title) {
+  /** @type {Turn[]} */
+  const turns = [];
+  for (const said of branchTo(conversation, turn)) turns.push({ ...said, id: crypto.randomUUID(), parent: turns.at(-1)?.id ?? null });
+  return { ...newConversation(conversation.model, conversation.settings), title, turns };
+}
+
+/**
+ * @param {Conversation} conversation
+ * @param {Turn} turn
  * @returns {Turn[]} the turns in its place, itself among them, oldest first
  */
 export function versionsOf({ turns }, turn) {

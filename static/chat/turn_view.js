@@ -20,6 +20,7 @@ const COPIED_MS = 2000;
  * @typedef {object} TurnActions
  * @property {(turn: Turn) => void} retry
  * @property {(turn: Turn) => void} regenerate
+ * @property {(turn: Turn) => void} branch
  * @property {(turn: Turn) => void} goOn
  * @property {(turn: Turn, text: string) => boolean} edit
  * @property {(turn: Turn, text: string) => void} typed  other words for it, not asked yet; "" for none
@@ -41,6 +42,7 @@ export class TurnView {
   #copy = iconButton("copy", strings.turn.copy, () => void this.#copyText());
   #edit = iconButton("edit", strings.turn.edit, () => this.edit());
   #regenerate = iconButton("again", strings.turn.regenerate, () => this.#actions.regenerate(this.#turn));
+  #branch = iconButton("branch", strings.turn.branch, () => this.#actions.branch(this.#turn));
   #continue = create("button", { class: "quiet", text: strings.turn.continue, attributes: { type: "button" } });
   #previous = iconButton("previous", strings.turn.previous, () => this.#actions.choose(this.#turn, -1));
   #next = iconButton("next", strings.turn.next, () => this.#actions.choose(this.#turn, 1));
@@ -78,7 +80,7 @@ export class TurnView {
     this.#thoughts = asked ? null : new ThoughtsView();
     this.#editor = asked ? new QuestionEditor((text) => this.#actions.edit(this.#turn, text), (back) => this.#endEdit(back), (text) => this.#actions.typed(this.#turn, text)) : null;
     if (asked) this.#content.textContent = turn.text;
-    const tools = asked ? [this.#versions, this.#edit, this.#copy] : [this.#versions, this.#copy, this.#regenerate, this.#continue];
+    const tools = asked ? [this.#versions, this.#edit, this.#copy] : [this.#versions, this.#copy, this.#regenerate, this.#branch, this.#continue];
     this.#notes.append(create("span", { class: "turn-tools" }, tools), this.#facts);
     if (turn.attachments?.length) this.element.append(attachmentsView(turn.attachments));
     this.element.append(...(this.#thoughts ? [this.#thoughts.element] : []), this.#article, ...(this.#editor ? [this.#editor.element] : []), this.#notes);
@@ -171,6 +173,7 @@ export class TurnView {
     this.#previous.disabled = index <= 1;
     this.#next.disabled = index >= versions.length;
     this.#copy.hidden = !done || turn.text === "";
+    this.#branch.hidden = !done;
     this.#regenerate.hidden = !done; // Under a failure stands Retry.
     for (const button of [this.#edit, this.#regenerate]) button.disabled = !idle;
     this.#continue.hidden = !(last && idle && canContinue(turn));

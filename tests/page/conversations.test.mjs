@@ -8,7 +8,7 @@ import { groupsOf, search } from "../../static/chat/conversation_list.js";
 import { fromOldRecord, parseConversation, toRecord } from "../../static/chat/conversation_record.js";
 import { ConversationStore } from "../../static/chat/conversation_store.js";
 import { MODEL_DEFAULTS } from "../../static/chat/settings.js";
-import { changed, choosing, merged, newConversation, pathOf, titleFrom, versionsOf, withTurn, withTurns } from "../../static/chat/tree.js";
+import { branchOff, changed, choosing, merged, newConversation, pathOf, titleFrom, versionsOf, withTurn, withTurns } from "../../static/chat/tree.js";
 import { newTurn } from "../../static/chat/turns.js";
 import { get, set } from "../../static/vendor/idb-keyval.js";
 
@@ -34,6 +34,18 @@ test("another version of a question begins a branch, and the old branch comes ba
   assert.deepEqual(texts(choosing(second, question)), ["a", "b", "c", "d"]);
   assert.deepEqual(texts(choosing(choosing(second, question), edited)), ["a", "b", "c2", "d2"]);
   assert.equal(versionsOf(second, answer).length, 1);
+});
+
+test("a conversation is branched off with what was said up to a turn, and each goes its own way", () => {
+  const first = talk("a", "b", "c", "d");
+  const [question, answer, , last] = first.turns;
+  const versions = withTurns(first, [newTurn("assistant", "b2", question.id, { state: "done" })]);
+  const branch = branchOff(versions, answer, "Off");
+  assert.deepEqual([texts(branch), branch.title, branch.settings], [["a", "b"], "Off", first.settings]);
+  assert.deepEqual(texts(branchOff(versions, last, "")), ["a", "b", "c", "d"]);
+  const ids = new Set([first, branch].flatMap(({ id, turns }) => [id, ...turns.map((turn) => turn.id)]));
+  assert.equal(ids.size, 2 + 4 + 2);
+  assert.deepEqual(parseConversation(structuredClone(toRecord(branch))), branch);
 });
 
 test("a branch remembers the versions that were chosen below it", () => {
