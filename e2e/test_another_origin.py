@@ -13,7 +13,7 @@ from e2e.server_process import running_server
 from tests.serving import serving
 
 QUESTION = "What is the capital of France? Answer in one word."
-# The engine starts the worker in which the model runs from this one.
+# The engine starts the worker in which the model runs from this one, and that one starts the grammars' worker.
 ASK_IN_WORKER = """
 ([server, question]) => new Promise((resolve, reject) => {
   const code = `
@@ -21,11 +21,14 @@ ASK_IN_WORKER = """
     try {
       const engine = await Engine.load("${server}models/demo/", { context: 64 });
       const messages = [{ role: "user", content: ${JSON.stringify(question)} }];
-      const { choices } = await engine.chat.completions.create({ messages, temperature: 0 });
+      const response_format = { type: "grammar", grammar: "root ::= [A-Z] [a-z]+" };
+      const { choices } = await engine.chat.completions.create({ messages, temperature: 0, response_format });
+      const { held } = await navigator.locks.query();
+      const workers = held.filter(({ name }) => name.startsWith("webgemma-grammar-")).length;
       await engine.dispose();
-      postMessage(choices[0].message.content);
+      postMessage([choices[0].message.content, workers]);
     } catch (error) {
-      postMessage(error.message);
+      postMessage([error.message, 0]);
     }`;
   const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   const worker = new Worker(url, { type: "module" });
@@ -55,7 +58,7 @@ def test_the_example_page_and_a_worker_answer_from_another_origin(page: Page, or
     page.get_by_role("textbox", name="Question").fill(QUESTION)
     page.get_by_role("button", name="Ask").click(timeout=LOAD_MS)
     expect(page.locator("output")).to_contain_text("Paris", timeout=ANSWER_MS)
-    assert page.evaluate(ASK_IN_WORKER, [server, QUESTION]) == "Paris"
+    assert page.evaluate(ASK_IN_WORKER, [server, QUESTION]) == ["Paris", 1]
 
 
 def test_a_page_that_the_server_was_not_told_of_gets_nothing(page: Page, origins: tuple[str, str]) -> None:

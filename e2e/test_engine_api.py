@@ -28,6 +28,10 @@ async ([method, argument]) => {
   return await call.then(() => null, ({ code, message }) => ({ code, message }));
 }
 """
+# A worker that compiles grammars holds a lock while it lives.
+GRAMMAR_WORKERS = """
+async () => (await navigator.locks.query()).held.filter(({ name }) => name.startsWith("webgemma-grammar-")).length
+"""
 STREAM = """
 async (request) => {
   const chunks = [];
@@ -116,7 +120,7 @@ def test_a_seed_draws_the_same_answer_again(engine: Page) -> None:
 
 
 def test_a_schema_holds_at_temperature_2_under_the_pages_security_policy(engine: Page) -> None:
-    """xgrammar is loaded by the worker, which may not make code from text."""
+    """xgrammar is loaded by a worker of its own, which may not make code from text."""
     color = {"enum": ["red", "green", "blue"]}
     schema = {"type": "object", "properties": {"color": color}, "required": ["color"], "additionalProperties": False}
     answer = engine.evaluate(
@@ -124,6 +128,7 @@ def test_a_schema_holds_at_temperature_2_under_the_pages_security_policy(engine:
         ask("Hi", response_format={"type": "json_schema", "json_schema": {"schema": schema}}) | {"temperature": 2},
     )
     assert json.loads(answer["choices"][0]["message"]["content"])["color"] in color["enum"]
+    assert engine.evaluate(GRAMMAR_WORKERS) == 1
     assert answer["choices"][0]["finish_reason"] == "stop"
 
 

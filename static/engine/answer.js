@@ -147,7 +147,7 @@ export class Answer {
   }
 
   /**
-   * Compiling takes this thread: the first of the prompt, for which a turn of the event loop is enough, is the GPU's before.
+   * Compiling takes this thread where it has none of its own: the first of the prompt, for which a turn of the event loop is enough, is the GPU's before.
    *
    * @param {Promise<void>} reading
    * @returns {Promise<Constraint | null>}
@@ -245,7 +245,7 @@ export class Answer {
     this.#newest = id;
     this.#position += 1;
     this.#times.first ||= now();
-    constraint?.accept(id);
+    if (constraint) await this.#wait(constraint.accept([id]));
     if (stopIds.has(id)) {
       this.#finished = "stop";
       return;

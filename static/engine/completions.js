@@ -1,6 +1,6 @@
 /** @import { ModelLike } from "./answer.js" */
 /** @import { ChatTemplate } from "./chat_template.js" */
-/** @import { Constraint } from "./grammar.js" */
+/** @import { Constraint, GrammarsLike } from "./grammar.js" */
 /** @import { Manifest } from "./manifest.js" */
 /** @import { ChatCompletion, ChatCompletionChunk, IndexedEvent, Usage } from "./openai_shapes.js" */
 /** @import { ChatRequest, CheckedRequest } from "./request.js" */
@@ -50,7 +50,7 @@ export class Completions {
    * @param {ChatTemplate} parts.template
    * @param {number} parts.context tokens that fit
    * @param {() => number} [parts.now] milliseconds
-   * @param {Grammars} [parts.grammars]
+   * @param {GrammarsLike} [parts.grammars]
    * @param {PrefixCache} [parts.cache]
    */
   constructor({ model, manifest, tokenizer, template, context, now = () => performance.now(), grammars, cache }) {
@@ -60,7 +60,7 @@ export class Completions {
     this.#template = template;
     this.#context = context;
     this.#now = now;
-    this.#grammars = grammars ?? new Grammars(tokenizer, manifest.config.vocab_size, manifest.stop_ids);
+    this.#grammars = grammars ?? new Grammars(tokenizer.vocabulary, manifest.config.vocab_size, manifest.stop_ids);
     this.#cache = cache ?? new PrefixCache(model);
     this.#stopIds = new Set(manifest.stop_ids);
   }
@@ -149,6 +149,11 @@ export class Completions {
     await this.#exclusively(async () => this.#cache.reset());
   }
 
+  /** Ends what holds answers to a form; no request comes any more. */
+  close() {
+    this.#grammars.close();
+  }
+
   /**
    * @template T
    * @param {() => Promise<T>} work
@@ -226,7 +231,7 @@ export class Completions {
           ...{ model: this.#model, cache: this.#cache, tokenizer: this.#tokenizer, stopIds: this.#stopIds },
           ...{ context: this.#context, now: this.#now, prompt, request, signal },
           seed: (request.sampling.seed + index) >>> 0,
-          constrain: isFormed(request) ? () => this.#constrain(request) : null,
+          constrain: isFormed(request) ? () => this.#constrain(request, signal) : null,
         });
         for await (const event of answer.write()) yield { index, event };
         if (signal?.aborted) return;
@@ -239,16 +244,17 @@ export class Completions {
 
   /**
    * @param {CheckedRequest} request  isFormed
+   * @param {AbortSignal} [signal]
    * @returns {Promise<Constraint>}
    */
-  async #constrain({ messages, continued, format, tools, mustCall, parallelCalls }) {
+  async #constrain({ messages, continued, format, tools, mustCall, parallelCalls }, signal) {
     const callable = mustCall.length > 0 ? mustCall : tools;
     const grammar = callable.length > 0 ? callGrammar(callable, { parallel: parallelCalls }) : null;
-    const form = format && mustCall.length === 0 ? this.#grammars.constraint(format) : null;
-    const calls = grammar === null ? null : this.#grammars.constraint({ type: "tool_calls", grammar });
+    const form = format && mustCall.length === 0 ? this.#grammars.constraint(format, signal) : null;
+    const calls = grammar === null ? null : this.#grammars.constraint({ type: "tool_calls", grammar }, signal);
     const callStart = /** @type {number} */ (this.#tokenizer.idOf("<|tool_call>"));
     const constraint = await (form && calls ? callsOr(callStart, calls, form) : /** @type {Promise<Constraint>} */ (form ?? calls));
-    return continued ? goneOn(constraint, this.#tokenizer.encodeText(textOf(messages.at(-1)?.content ?? "").trimStart())) : constraint;
+    return continued ? await goneOn(constraint, this.#tokenizer.encodeText(textOf(messages.at(-1)?.content ?? "").trimStart())) : constraint;
   }
 
   /**

@@ -3,6 +3,7 @@
 /** @import { CallMessage, Calls, EngineEvent, FromWorker, Method, ToWorker } from "./protocol.js" */
 import { ChunkStream } from "./chunk_stream.js";
 import { WebGemmaError, throwIfAborted } from "./errors.js";
+import { whenEnded } from "./liveness.js";
 
 /**
  * What is used of a Worker.
@@ -149,7 +150,7 @@ export class Connection {
   #receive(message) {
     switch (message.type) {
       case "alive":
-        return this.#watch();
+        return whenEnded(this.lock, () => this.#died("the browser ended it, perhaps for lack of memory"));
       case "progress":
         return this.#onProgress(message.progress);
       case "event":
@@ -178,13 +179,6 @@ export class Connection {
     this.#streams.delete(id);
     entry?.settled();
     entry?.stream.end(error);
-  }
-
-  /** The worker holds its lock until it ends. A worker that the browser kills fires no event; its lock becomes free. */
-  #watch() {
-    globalThis.navigator?.locks
-      ?.request(this.lock, () => this.#died("the browser ended it, perhaps for lack of memory"))
-      .catch(() => {});
   }
 
   /** @param {string} how */

@@ -1,4 +1,4 @@
-/** @import { Tokenizer } from "./tokenizer.js" */
+/** @import { Vocabulary } from "./vocabulary.js" */
 /** @import { CompiledGrammar, GrammarCompiler } from "@mlc-ai/web-xgrammar" */
 import { WebGemmaError } from "./errors.js";
 
@@ -10,8 +10,12 @@ import { WebGemmaError } from "./errors.js";
  *
  * @typedef {object} Constraint  which tokens may come next
  * @property {() => Promise<Uint32Array<ArrayBuffer>>} mask  token i is allowed if bit i % 32 of word i / 32 is set
- * @property {(id: number) => void} accept  the token that came
+ * @property {(ids: readonly number[]) => Promise<void>} accept  the tokens that came, each call after the one before was answered
  * @property {() => void} dispose
+ *
+ * @typedef {object} GrammarsLike
+ * @property {(format: Format, signal?: AbortSignal) => Promise<Constraint>} constraint  signal: aborted, nobody waits for it any more
+ * @property {() => void} close
  */
 
 /**
@@ -33,9 +37,12 @@ const MOST_KEPT = 16;
 /** What xgrammar last said of a failure; the page has one xgrammar. */
 let said = "";
 
-/** Compiles grammars to constraints over one tokenizer's vocabulary; xgrammar is loaded at the first one. */
+/**
+ * Compiles grammars to constraints over one tokenizer's vocabulary; xgrammar is loaded at the first one. All of it takes this
+ * thread: see grammars_in_worker.js.
+ */
 export class Grammars {
-  #tokenizer;
+  #vocabulary;
   #vocabSize;
   #stopIds;
   #load;
@@ -47,13 +54,13 @@ export class Grammars {
   #never = new Map();
 
   /**
-   * @param {Tokenizer} tokenizer
+   * @param {Vocabulary} vocabulary
    * @param {number} vocabSize  of the model
    * @param {number[]} stopIds
    * @param {() => Promise<typeof import("@mlc-ai/web-xgrammar")>} [load]
    */
-  constructor(tokenizer, vocabSize, stopIds, load = () => import("../vendor/xgrammar.js")) {
-    this.#tokenizer = tokenizer;
+  constructor(vocabulary, vocabSize, stopIds, load = () => import("../vendor/xgrammar.js")) {
+    this.#vocabulary = vocabulary;
     this.#vocabSize = vocabSize;
     this.#stopIds = stopIds;
     this.#load = load;
@@ -70,16 +77,20 @@ export class Grammars {
     const never = this.#forbidden(format.type);
     return {
       mask: async () => {
+        if (matcher.isTerminated()) return new Uint32Array(Math.ceil(this.#vocabSize / 32));
         const allowed = new Uint32Array(await matcher.getNextTokenBitmask());
         for (const id of never) allowed[id >> 5] = (allowed[id >> 5] ?? 0) & ~(1 << (id & 31));
         return allowed;
       },
-      accept: (id) => {
-        if (!matcher.acceptToken(id)) throw new WebGemmaError("unexpected", `The grammar does not allow token ${id}.`);
+      accept: async (ids) => {
+        const refused = ids.find((id) => !matcher.acceptToken(id));
+        if (refused !== undefined) throw new WebGemmaError("unexpected", `The grammar does not allow token ${refused}.`);
       },
       dispose: () => matcher.dispose(),
     };
   }
+
+  close() {}
 
   /**
    * @param {Format} format
@@ -104,7 +115,10 @@ export class Grammars {
    * @returns {Promise<CompiledGrammar>}
    */
   async #compile(format) {
-    const compiler = await (this.#compiler ??= this.#makeCompiler());
+    const compiler = await (this.#compiler ??= this.#makeCompiler().catch((error) => {
+      this.#compiler = null; // xgrammar could not be loaded: the next request tries again
+      throw error;
+    }));
     try {
       said = "";
       return await compile(compiler, format);
@@ -118,9 +132,9 @@ export class Grammars {
   async #makeCompiler() {
     const { GrammarCompiler, TokenizerInfo } = await this.#load();
     const pieces = Array.from({ length: this.#vocabSize }, (_, id) => {
-      const piece = this.#tokenizer.pieceOf(id) ?? "";
+      const piece = this.#vocabulary.pieceOf(id) ?? "";
       // An empty text is no text: xgrammar never allows it.
-      return this.#tokenizer.specialIds.has(id) ? (STAND_INS.get(piece) ?? "") : piece;
+      return this.#vocabulary.specialIds.has(id) ? (STAND_INS.get(piece) ?? "") : piece;
     });
     // xgrammar takes hold of console.error when it starts, and tells only there what is wrong with a grammar.
     const { error } = console;
@@ -147,12 +161,12 @@ export class Grammars {
     /** @type {number[]} */
     const never = [];
     for (let id = 0; id < this.#vocabSize; id++) {
-      const piece = this.#tokenizer.pieceOf(id) ?? "";
-      const bytes = this.#tokenizer.bytesOf(id);
+      const piece = this.#vocabulary.pieceOf(id) ?? "";
+      const bytes = this.#vocabulary.bytesOf(id);
       const standIn = STAND_INS.has(piece) && kind !== "calls";
       // The stand-ins spelled as text. JSON on one line has no control character at all; xgrammar lets them into texts
       // of a limited length.
-      const control = !this.#tokenizer.specialIds.has(id) && bytes.some((byte) => (kind === "json" ? byte < 32 : byte >= 1 && byte <= 3));
+      const control = !this.#vocabulary.specialIds.has(id) && bytes.some((byte) => (kind === "json" ? byte < 32 : byte >= 1 && byte <= 3));
       // Bytes that are in no UTF-8: xgrammar takes some for the begin of a character.
       const broken = bytes.length === 1 && bytes.every((byte) => byte === 0xc0 || byte === 0xc1 || byte >= 0xf5);
       if (standIn || control || broken) never.push(id);
@@ -185,9 +199,10 @@ export async function callsOr(callStart, calls, form) {
       const [a, b] = await Promise.all([both[0].mask(), both[1].mask()]);
       return a.map((word, i) => word | (b[i] ?? 0));
     },
-    accept: (id) => {
-      chosen ??= id === callStart ? both[0] : both[1];
-      chosen.accept(id);
+    accept: async (ids) => {
+      if (ids.length === 0) return;
+      chosen ??= ids[0] === callStart ? both[0] : both[1];
+      await chosen.accept(ids);
     },
     dispose: () => both.forEach((constraint) => constraint.dispose()),
   };
@@ -196,15 +211,16 @@ export async function callsOr(callStart, calls, form) {
 /**
  * @param {Constraint} constraint
  * @param {readonly number[]} ids  what was written of the answer before
- * @returns {Constraint} for the rest of it
+ * @returns {Promise<Constraint>} for the rest of it
  * @throws {WebGemmaError} "bad-request" if the answer cannot begin so
  */
-export function goneOn(constraint, ids) {
+export async function goneOn(constraint, ids) {
   try {
-    for (const id of ids) constraint.accept(id);
+    await constraint.accept(ids);
     return constraint;
   } catch (error) {
     constraint.dispose();
+    if (!(error instanceof WebGemmaError && error.code === "unexpected")) throw error; // its worker is gone
     const form = "what response_format or tool_choice asks for does not begin with the last message's text";
     throw new WebGemmaError("bad-request", `The request is not valid: continue_final_message: ${form}.`, "", { cause: error });
   }

@@ -1,14 +1,17 @@
 /** @import { FromWorker, CallMessage, LoadCall, ToWorker } from "./protocol.js" */
+/** @import { GrammarsLike } from "./grammar.js" */
 /** @import { Manifest } from "./manifest.js" */
 /** @import { OpenOptions, OpenParts } from "./open_model.js" */
 /** @import { Stage } from "./progress.js" */
 /** @import { TokenizerJson } from "./tokenizer.js" */
 /** @import { Transfers } from "./transfer_pool.js" */
+/** @import { Vocabulary } from "./vocabulary.js" */
 import { ChatTemplate } from "./chat_template.js";
 import { Completions } from "./completions.js";
 import { checkDecoder } from "./detokenizer.js";
 import { WebGemmaError } from "./errors.js";
 import { FileStore } from "./file_store.js";
+import { holdWhileAlive } from "./liveness.js";
 import { fetchManifest } from "./manifest_fetch.js";
 import { fileAt, shardsOf } from "./manifest.js";
 import { openFitting, openModel } from "./open_model.js";
@@ -20,12 +23,14 @@ import { ShardSource } from "./shard_source.js";
 import { Tokenizer } from "./tokenizer.js";
 
 /**
- * What the host is made of; tests give other ones. transfers: how files are brought here (default: in this thread).
+ * What the host is made of; tests give other ones. transfers: how files are brought here; grammars: what holds answers to a form
+ * (default: both in this thread).
  *
  * @typedef {OpenParts & {
  *   post: (message: FromWorker, transfer?: Transferable[]) => void,
  *   fetch: typeof globalThis.fetch,
  *   transfers?: (baseUrl: string) => Transfers,
+ *   grammars?: (vocabulary: Vocabulary, vocabSize: number, stopIds: number[]) => GrammarsLike,
  *   quietMs?: number,
  * }} HostParts
  *
@@ -129,7 +134,7 @@ export class EngineHost {
    */
   async #load({ url, build, context: wanted, variants, cacheBytes, lock }, signal) {
     const { fetch, post, transfers } = this.#parts;
-    holdLock(lock, () => post({ type: "alive" }));
+    holdWhileAlive(lock, () => post({ type: "alive" }));
     let [loadedBytes, totalBytes] = [0, 0];
     /** @type {(stage: Stage, text: string) => void} */
     const onStage = (name, text) =>
@@ -184,7 +189,8 @@ export class EngineHost {
         notify: options.onEvent,
       });
       const cache = new PrefixCache(model, { budget: cacheBytes });
-      const completions = new Completions({ model, manifest, tokenizer, template, context, cache });
+      const grammars = this.#parts.grammars?.(tokenizer.vocabulary, manifest.config.vocab_size, manifest.stop_ids);
+      const completions = new Completions({ model, manifest, tokenizer, template, context, cache, grammars });
       this.#loaded = { tokenizer, completions, model, build: opened.build, context };
     } catch (error) {
       stop();
@@ -225,6 +231,7 @@ export class EngineHost {
     for (const [id, abort] of this.#calls) if (id !== ownId) abort.abort();
     const loaded = this.#loaded;
     this.#loaded = null;
+    loaded?.completions.close();
     // The answers under way end first: a model must not be taken apart while it runs.
     await Promise.race([loaded?.completions.reset(), delay(DISPOSE_WAIT_MS)]);
     await loaded?.model.dispose();
@@ -258,20 +265,4 @@ function readText(manifest, bytes) {
 function checkContext(context, { context: { maximum } }) {
   if (Number.isSafeInteger(context) && context >= 1 && context <= maximum) return context;
   throw new WebGemmaError("bad-request", `A context of ${context} tokens is not possible: this model takes 1 to ${maximum}.`);
-}
-
-/**
- * Holds a Web Lock until the worker ends, however it ends: whoever waits for the lock learns of it.
- *
- * @param {string} name
- * @param {() => void} held
- */
-function holdLock(name, held) {
-  const locks = globalThis.navigator?.locks;
-  locks
-    ?.request(name, () => {
-      held();
-      return new Promise(() => {});
-    })
-    .catch(() => {}); // storage is blocked: then a dead worker is not noticed
 }

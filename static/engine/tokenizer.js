@@ -1,6 +1,7 @@
 import { Tokenizer as TextTokenizer } from "../vendor/tokenizers.js";
 import { makeGuard, unguard, wellFormed } from "./control_text.js";
 import { WebGemmaError } from "./errors.js";
+import { Vocabulary } from "./vocabulary.js";
 
 /**
  * tokenizer.json of the `tokenizers` library, as far as it is read here.
@@ -28,8 +29,6 @@ export class Tokenizer {
   #text;
   /** @type {Map<string, number>} */
   #ids;
-  /** @type {(string | undefined)[]} */
-  #pieces;
   /** @type {Map<string, number>} control token -> id */
   #control;
   /** @type {RegExp | null} */
@@ -49,14 +48,16 @@ export class Tokenizer {
     this.#control = new Map(special.map((token) => [token.content, token.id]));
     this.#ids = new Map(Object.entries(json.model.vocab));
     for (const token of json.added_tokens) this.#ids.set(token.content, token.id);
-    this.#pieces = [];
-    for (const [piece, id] of this.#ids) this.#pieces[id] = piece;
+    /** @type {(string | undefined)[]} */
+    const pieces = [];
+    for (const [piece, id] of this.#ids) pieces[id] = piece;
     // Longest first: a control token may begin another.
     const alternatives = [...this.#control.keys()].sort((a, b) => b.length - a.length).map(escapeRegExp);
     this.#controlPattern = alternatives.length > 0 ? new RegExp(`(${alternatives.join("|")})`, "gu") : null;
 
     /** Ids of the control tokens. @type {ReadonlySet<number>} */
     this.specialIds = new Set(this.#control.values());
+    this.vocabulary = new Vocabulary(pieces, this.specialIds);
     /**
      * Prepares text of a person for the chat template; `encodePrompt` undoes it.
      * @type {(text: string) => string}
@@ -84,7 +85,7 @@ export class Tokenizer {
 
   /** Number of ids: one more than the greatest. */
   get vocabSize() {
-    return this.#pieces.length;
+    return this.vocabulary.pieces.length;
   }
 
   /**
@@ -100,7 +101,7 @@ export class Tokenizer {
    * @returns {string | undefined} the piece as the vocabulary spells it ("▁" for a space, <0xNN> for a byte)
    */
   pieceOf(id) {
-    return this.#pieces[id];
+    return this.vocabulary.pieceOf(id);
   }
 
   /**
@@ -108,10 +109,7 @@ export class Tokenizer {
    * @returns {Uint8Array} the UTF-8 of its text, which may be a part of a character; a control token's is its name
    */
   bytesOf(id) {
-    const piece = this.#pieces[id] ?? "";
-    const byte = /^<0x([0-9A-Fa-f]{2})>$/.exec(piece)?.[1];
-    if (byte !== undefined) return Uint8Array.of(parseInt(byte, 16));
-    return new TextEncoder().encode(this.specialIds.has(id) ? piece : piece.replaceAll("\u2581", " "));
+    return this.vocabulary.bytesOf(id);
   }
 
   /**

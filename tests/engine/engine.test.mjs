@@ -9,7 +9,7 @@ import { BASE, FakeDevice, FakeModel, collect, says, serve, smallArtifact, trans
 import { FakeStorage } from "./opfs.mjs";
 
 /** The page and its worker, joined by a real message channel: everything is cloned as between threads. */
-function world({ reply = says("Hello there!"), faults, requestDevice, createModel, change = () => {}, quietMs, inWorkers } = {}) {
+function world({ reply = says("Hello there!"), faults, requestDevice, createModel, change = () => {}, quietMs, inWorkers, grammars } = {}) {
   const { manifest, files } = smallArtifact();
   change(manifest);
   files.set("manifest.json", new TextEncoder().encode(JSON.stringify(manifest)));
@@ -20,7 +20,7 @@ function world({ reply = says("Hello there!"), faults, requestDevice, createMode
   const { fetch } = serve(files, faults);
   const { start, workers } = transferWorkers(fetch);
   const host = new EngineHost({
-    quietMs,
+    ...{ quietMs, grammars },
     post: (message, transfer = []) => port2.postMessage(message, transfer),
     fetch,
     ...(inWorkers ? { transfers: (baseUrl) => transfersInWorkers(baseUrl, start) } : {}),
@@ -80,6 +80,23 @@ test("loading: stages in order, buffers and kernels prepared while weights arriv
   assert.ok(model.disposed);
   await assert.rejects(engine.tokenize("a"), { code: "disposed" });
   await assert.rejects(engine.chat.completions.create(ask({ stream: true })), { code: "disposed" });
+});
+
+test("what holds answers to a form is made for the model's vocabulary, and is ended with the engine", async () => {
+  const seen = [];
+  const grammars = ({ pieces }, vocabSize, stopIds) => {
+    seen.push(pieces[106], vocabSize, stopIds);
+    return { constraint: () => new Promise((_, reject) => seen.push(reject)), close: () => seen.pop()(new Error("closed")) };
+  };
+  const { load } = world({ grammars });
+  const engine = await load();
+  assert.deepEqual(seen, ["<turn|>", 16384, [1, 106, 50]]);
+  const answer = engine.chat.completions.create(ask({ response_format: { type: "json_object" } }));
+  while (seen.length < 4) await new Promise((resolve) => setImmediate(resolve));
+  await engine.dispose();
+  assert.equal(seen.length, 3, "closed");
+  const { choices } = await answer;
+  assert.equal(choices[0].finish_reason, "abort");
 });
 
 test("a tokenizer that comes after the last shard: the load ends, and so does every worker that downloaded", async () => {

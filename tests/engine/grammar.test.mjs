@@ -40,7 +40,7 @@ async function draw(constraint, temperature, seed, most = 400) {
     let left = random() * weights.reduce((sum, w) => sum + w, 0);
     let chosen = -1;
     for (let id = 0; id < VOCAB && (left >= 0 || chosen < 0); id++) if (weights[id] > 0) (chosen = id), (left -= weights[id]);
-    constraint.accept(chosen);
+    await constraint.accept([chosen]);
     if (STOPS.has(chosen)) return ids;
     ids.push(chosen);
   }

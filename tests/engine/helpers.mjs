@@ -346,7 +346,7 @@ export async function loadXgrammar() {
 }
 
 /** Grammars over the demo model's tokenizer. */
-export const grammarsOf = () => new Grammars(tokenizer, 16384, [1, 106, 50], loadXgrammar);
+export const grammarsOf = () => new Grammars(tokenizer.vocabulary, 16384, [1, 106, 50], loadXgrammar);
 
 /** Completions over a fake model that answers with `text` and then ends its turn. */
 export function completionsOver(model, { context = 256, manifest = smallArtifact().manifest, cache, grammars = grammarsOf(), now } = {}) {

@@ -334,7 +334,7 @@ export async function choose(model, ids, sampling, steps, allowed) {
   if (last > 0) await model.prefill(ids.slice(0, last), 0);
   const mask = new Uint32Array(Math.ceil(model.tensorBuffer("logits").shape[0] / 32));
   for (const id of allowed ?? []) mask[id >> 5] |= 1 << (id & 31);
-  const constraint = allowed ? { mask: async () => mask, accept() {}, dispose() {} } : undefined;
+  const constraint = allowed ? { mask: async () => mask, accept: async () => {}, dispose() {} } : undefined;
   const found = [];
   const options = { id: ids[last], position: last, sampling, maxTokens: steps, prompt: ids, constraint };
   for await (const id of model.generate({ ...options, onLogprobs: (entry) => found.push(entry) })) found.at(-1).yielded = id;

@@ -107,7 +107,8 @@ def test_the_service_worker_names_every_file_that_the_page_needs_and_each_is_the
     page = json.loads(match[1])
     assert page["version"] == page_version(client)
     names = {file.removeprefix(f"/v/{page['version']}/static/") for file in page["files"]}
-    assert {"chat/app.js", "chat.css", "engine/worker.js", "engine/transfer_worker.js", "icons/sprite.svg"} <= names
+    assert {"chat/app.js", "chat.css", "engine/worker.js", "icons/sprite.svg"} <= names
+    assert {"engine/transfer_worker.js", "engine/grammar_worker.js", "vendor/xgrammar.js"} <= names
     assert not any(name.startswith("bench/") or name == "service_worker.js" for name in names)
     assert all(client.head(file).status_code == 200 for file in page["files"])
 
