@@ -95,10 +95,6 @@ export class Library {
    * @returns {Promise<boolean>} false: there is none
    */
   async open(id) {
-    if (id === this.#store.state.conversation.id) {
-      this.#opened += 1;
-      return true;
-    }
     const live = conversationOf(this.#store.state, id);
     if (live) this.#show(live);
     else {
@@ -172,8 +168,8 @@ export class Library {
     const shown = this.#store.state.conversation.id === id;
     this.#session.abandon(id);
     const [conversation] = await this.read(id);
+    this.#changed.delete(id); // First: showing another conversation writes what has changed.
     if (this.#store.state.conversation.id === id) this.newChat();
-    this.#changed.delete(id);
     const restore = await this.#kept.remove(id);
     return async () => {
       await (conversation ? this.#keep(conversation) : restore());

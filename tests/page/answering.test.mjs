@@ -350,6 +350,27 @@ test("what could not be kept for want of room is held, and kept when there is so
   assert.deepEqual(await chat.keptAnswers(cats), [["one", "done"]]);
 });
 
+test("what could not be kept for want of room and is deleted while it is shown does not come back by itself", async (t) => {
+  const chat = await openChat(t);
+  const cats = chat.ask("About cats");
+  chat.asked[0].end();
+  await settle();
+  const { write } = chat.kept;
+  chat.kept.write = async () => false;
+  chat.session.send("And kittens?");
+  chat.asked[1].end();
+  await settle();
+  const undo = await chat.library.remove(cats);
+  await settle(100);
+  assert.equal(chat.store.state.conversations.some(({ id }) => id === cats), false);
+  assert.deepEqual(await chat.library.read(cats), []);
+  await undo();
+  assert.equal(chat.store.state.turns.length, 4);
+  chat.kept.write = write;
+  await chat.library.flush();
+  await chat.kept.remove(cats);
+});
+
 test("answers from bytes that turn out to be wrong are withdrawn from conversations that are not shown, too", async (t) => {
   const chat = await openChat(t);
   chat.engines.emit({ type: "partial", text: "" });
