@@ -110,8 +110,10 @@ export class ConversationStore {
       return false;
     }
     for (const conversation of conversations) {
-      if (!this.#use) this.#unkept.set(conversation.id, conversation);
-      this.#publish({ type: "changed", id: conversation.id });
+      const { id } = conversation;
+      const theirs = this.#unkept.get(id);
+      if (!this.#use) this.#unkept.set(id, theirs ? merged(conversation, theirs) : conversation);
+      this.#publish({ type: "changed", id });
     }
     return true;
   }
