@@ -140,6 +140,29 @@ test("what could not be kept for want of room and is deleted while it is shown d
   await chat.kept.remove(cats);
 });
 
+test("what could not be kept for want of room and is deleted while it is tried again does not come back by itself", async (t) => {
+  const chat = await openChat(t);
+  const cats = chat.ask("About cats");
+  chat.asked[0].end();
+  await settle();
+  chat.kept.write = async () => {
+    await settle(20);
+    return false;
+  };
+  chat.session.send("And kittens?");
+  chat.asked[1].end();
+  await settle();
+  let removed = false;
+  const removing = chat.library.remove(cats).then(() => (removed = true));
+  while (!removed) {
+    void chat.library.flush(); // As answers in other conversations do.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await removing;
+  await chat.library.flush();
+  assert.deepEqual(await chat.library.read(cats), []);
+});
+
 test("of the conversations that are opened one after the other the last one is shown", async (t) => {
   const chat = await openChat(t);
   const ids = [];
