@@ -97,3 +97,12 @@ class ChatPage:
         if self.new_chat.is_enabled():
             self.new_chat.click()
         expect(self.articles).to_have_count(0)
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing has to be scrolled sideways."""
+    fitting: bool = page.evaluate(
+        "[document.documentElement, document.querySelector('main'), ...document.querySelectorAll(':popover-open')]"
+        ".every((e) => e.scrollWidth <= e.clientWidth)"
+    )
+    return fitting

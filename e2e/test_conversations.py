@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 from e2e.chat_page import ChatPage
 from e2e.fake_engine import FakeEngine
 from e2e.sidebar import Sidebar
+from e2e.waiting import wait_until_stored
 
 OLD_RECORD = """(turns) => new Promise((resolve, reject) => {
   const opened = indexedDB.open("keyval-store");
@@ -407,7 +408,7 @@ def test_an_answer_whose_tab_was_closed_says_that_it_was_cut_off(faked: ChatPage
     fake_engine.answer("one two three", hold_after=2)
     faked.type_and_send("Count")
     expect(faked.answers).to_have_text("one two")
-    faked.page.wait_for_timeout(400)  # It is written 300 ms late.
+    wait_until_stored(faked.page, "webgemma", "conversations", "one two")
     faked.page.reload()
     faked.wait_until_ready()
     expect(faked.answers).to_have_text("one two")

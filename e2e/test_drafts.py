@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from playwright.sync_api import Page, expect
@@ -10,22 +9,12 @@ from playwright.sync_api import Page, expect
 from e2e.chat_page import ChatPage
 from e2e.fake_engine import FakeEngine
 from e2e.sidebar import Sidebar
-from e2e.waiting import wait_until
-
-# The drafts in the database, without their ids.
-KEPT = """() => new Promise((resolve) => {
-  const opened = indexedDB.open("webgemma-drafts");
-  opened.onsuccess = () => {
-    const all = opened.result.transaction("drafts").objectStore("drafts").getAll();
-    all.onsuccess = () => (opened.result.close(), resolve(JSON.stringify(all.result)));
-  };
-})"""
+from e2e.waiting import wait_until, wait_until_stored
 
 
 def wait_until_kept(page: Page, *texts: str) -> None:
     """Drafts are written when typing rests."""
-    for text in texts:
-        wait_until(page, f"async () => (await ({KEPT})()).includes({json.dumps(text)})")
+    wait_until_stored(page, "webgemma-drafts", "drafts", *texts)
 
 
 def attach(chat: ChatPage, name: str, content: str) -> None:

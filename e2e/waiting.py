@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from playwright.sync_api import Page
 
 from e2e.chat_page import LOAD_MS
+
+# All that IndexedDB holds in a store, without its keys, as JSON.
+STORED = """([database, store]) => new Promise((resolve) => {
+  const opened = indexedDB.open(database);
+  opened.onsuccess = () => {
+    const all = opened.result.transaction(store).objectStore(store).getAll();
+    all.onsuccess = () => (opened.result.close(), resolve(JSON.stringify(all.result)));
+  };
+})"""
 
 
 def wait_until(page: Page, condition: str) -> None:
@@ -18,3 +28,10 @@ def wait_until(page: Page, condition: str) -> None:
     while not page.evaluate(condition):
         assert time.monotonic() < deadline, condition
         page.wait_for_timeout(100)
+
+
+def wait_until_stored(page: Page, database: str, store: str, *texts: str) -> None:
+    """Return when IndexedDB holds these texts, each whole: the page waits a moment before it writes what changed."""
+    for text in texts:
+        place, value = json.dumps([database, store]), json.dumps(json.dumps(text, ensure_ascii=False))
+        wait_until(page, f"async () => (await ({STORED})({place})).includes({value})")

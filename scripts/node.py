@@ -49,18 +49,21 @@ def wheel_command(name: str) -> list[str]:
     return [str(node)] if name == "node" else [str(node), str(modules / "npm" / "bin" / f"{name}-cli.js")]
 
 
+def command_for(name: str) -> list[str]:
+    """The start of a command line that runs `node`, `npm` or `npx`."""
+    version = version_on_path()
+    if version is not None and version >= MINIMUM:
+        return [shutil.which(name) or name]
+    return wheel_command(name)
+
+
 def main(arguments: list[str]) -> int:
     """Run the command; its exit status is ours."""
     if not arguments or arguments[0] not in {"node", "npm", "npx"}:
         print("usage: python scripts/node.py {node|npm|npx} ARGUMENT...", file=sys.stderr)
         return 2
     name, *rest = arguments
-    version = version_on_path()
-    if version is not None and version >= MINIMUM:
-        command = [shutil.which(name) or name]
-    else:
-        command = wheel_command(name)
-    return subprocess.run([*command, *rest], check=False).returncode
+    return subprocess.run([*command_for(name), *rest], check=False).returncode
 
 
 if __name__ == "__main__":

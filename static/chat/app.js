@@ -29,7 +29,8 @@ const settings = () => {
   return { ...newChatSettings(), ...(temperature === null ? {} : { temperature }), ...(maxTokens === null ? {} : { maxTokens }) };
 };
 const kept = await ConversationStore.open();
-const drafts = await Drafts.open((await kept.list()).map(({ id }) => id));
+const listed = kept.kept ? await kept.list().catch(() => null) : null; // null: the database could not be read, and may be another time
+const drafts = await Drafts.open(listed && listed.map(({ id }) => id));
 const store = new Store({
   phase: "starting",
   model,

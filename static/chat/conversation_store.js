@@ -9,7 +9,7 @@ const [RECORD, SUMMARY] = ["conversation:", "summary:"];
 /** How earlier versions named the one conversation of each model, in idb-keyval's own database. */
 const OLD = "conversation:";
 
-/** @typedef {{ id: string, revision: string, whole: Conversation }} Known  revision: in the summary, another one with every write */
+/** @typedef {{ id: string, revision: string, whole: Conversation }} Known  revision: a new one with every write, in the summary */
 /** @typedef {{ type: "changed" | "removed" | "not-kept", id: string }} Change  not-kept: writing failed, as on a full disk */
 
 /**
@@ -26,7 +26,7 @@ export class ConversationStore {
   #channel = null;
   /** @type {Set<(change: Change, own: boolean) => void>} */
   #listeners = new Set();
-  /** What this tab has written last, so that it need not be read to be merged while no other tab writes it. @type {Known | null} */
+  /** What this tab has written last: while no other tab writes it, it is merged without being read. @type {Known | null} */
   #last = null;
 
   /** Whether conversations outlive the tab. */
@@ -110,8 +110,10 @@ export class ConversationStore {
       return false;
     }
     for (const conversation of conversations) {
-      if (!this.#use) this.#unkept.set(conversation.id, conversation);
-      this.#publish({ type: "changed", id: conversation.id });
+      const { id } = conversation;
+      const theirs = this.#unkept.get(id);
+      if (!this.#use) this.#unkept.set(id, theirs ? merged(conversation, theirs) : conversation);
+      this.#publish({ type: "changed", id });
     }
     return true;
   }
@@ -192,7 +194,7 @@ export class ConversationStore {
 /**
  * @param {IDBObjectStore} objects
  * @param {Conversation[]} conversations
- * @param {Known | null} [known]  what one of them may still be in the database
+ * @param {Known | null} [known]  what was written last: if the database has this revision of it still, it is not read
  * @returns {Promise<Known | null>} when the transaction is through: the last one, as it is there now
  */
 async function written(objects, conversations, known = null) {

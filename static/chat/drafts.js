@@ -30,12 +30,12 @@ export class Drafts {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
 
-  /** @param {Iterable<string>} conversations  ids of those that are kept: drafts of others are forgotten */
+  /** @param {string[] | null} conversations  ids of those that are kept: drafts of others are forgotten; null: not known, none is forgotten */
   static async open(conversations) {
     const drafts = new Drafts();
     try {
       drafts.#use = createStore("webgemma-drafts", "drafts");
-      await drafts.#load(new Set([NEW_CHAT, ...conversations]));
+      await drafts.#load(conversations && new Set([NEW_CHAT, ...conversations]));
     } catch {
       drafts.#use = null; // Drafts last as long as the tab.
     }
@@ -105,7 +105,7 @@ export class Drafts {
     this.#files.set(key, attachments);
   }
 
-  /** @param {Set<string>} conversations */
+  /** @param {Set<string> | null} conversations  as in open(), with the new one */
   async #load(conversations) {
     const use = /** @type {UseStore} */ (this.#use);
     const found = await entries(use);
@@ -113,8 +113,8 @@ export class Drafts {
     const forgotten = [];
     for (const [stored, value] of found) {
       const key = String(stored).replace(/^(text|files):/, "");
-      if (conversations.has(JSON.parse(key)[0])) this.#take(key, String(stored).startsWith(TEXT) ? { text: String(value) } : { attachments: value });
-      else forgotten.push(stored);
+      if (conversations && !conversations.has(JSON.parse(key)[0])) forgotten.push(stored);
+      else this.#take(key, String(stored).startsWith(TEXT) ? { text: String(value) } : { attachments: value });
     }
     if (forgotten.length === 0) return;
     await use("readwrite", (objects) => {

@@ -30,8 +30,10 @@ export class Library {
   #timer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #listTimer;
-  /** Still to be written, by id. @type {Map<string, Conversation>} */
+  /** Not kept yet, by id: still to be written, being written, or without room. @type {Map<string, Conversation>} */
   #changed = new Map();
+  /** Those of them that are being written. @type {WeakSet<Conversation>} */
+  #writing = new WeakSet();
   /** What came from the database, and need not go there again. @type {WeakSet<Conversation>} */
   #clean = new WeakSet();
   /** Settled when all that was given to be written is. @type {Promise<unknown>} */
@@ -71,17 +73,24 @@ export class Library {
   async flush() {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    const changed = [...this.#changed.values()];
-    this.#changed.clear();
-    this.#written = Promise.all([this.#written, ...changed.map((conversation) => this.#keep(conversation))]);
+    const changed = [...this.#changed.values()].filter((conversation) => !this.#writing.has(conversation));
+    this.#written = Promise.all([this.#written, ...changed.map((conversation) => this.#write(conversation))]);
     await this.#written;
   }
 
-  /** @param {Conversation} conversation  where there is no room for it, it is held, and tried again with the next change */
+  /** @param {Conversation} conversation  where there is no room for it, it is tried again with the next change */
+  async #write(conversation) {
+    this.#writing.add(conversation);
+    const written = await this.#kept.write(conversation);
+    this.#writing.delete(conversation);
+    if (written && this.#changed.get(conversation.id) === conversation) this.#changed.delete(conversation.id);
+  }
+
+  /** @param {Conversation} conversation  one that is not shown */
   async #keep(conversation) {
-    if (await this.#kept.write(conversation)) return;
-    const meanwhile = this.#changed.get(conversation.id);
-    this.#changed.set(conversation.id, meanwhile ? merged(meanwhile, conversation) : conversation);
+    const ours = this.#changed.get(conversation.id);
+    this.#changed.set(conversation.id, ours ? merged(conversation, ours) : conversation);
+    await this.flush();
   }
 
   /** An empty conversation, with the settings that new ones have. */
@@ -95,10 +104,6 @@ export class Library {
    * @returns {Promise<boolean>} false: there is none
    */
   async open(id) {
-    if (id === this.#store.state.conversation.id) {
-      this.#opened += 1;
-      return true;
-    }
     const live = conversationOf(this.#store.state, id);
     if (live) this.#show(live);
     else {

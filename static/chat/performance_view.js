@@ -174,7 +174,7 @@ class PerformanceView {
       this.#sayOfKernels(text.notMeasured(/** @type {Error} */ (error).message));
     }
     this.#measure.disabled = false;
-    if (focusIsFree()) this.#measure.focus(); // It rested.
+    if (focusIsFree()) this.#measure.focus(); // Disabled, it had lost the focus.
   }
 
   /** @param {StepTimes} times  a long table, that is looked at and not read out */

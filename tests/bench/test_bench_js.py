@@ -1,13 +1,11 @@
-"""Runs the JavaScript tests of static/bench with Node's own test runner."""
+"""Runs the JavaScript tests of static/bench under Node."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.node import run_node_tests
 
-def test_the_benchmarks_logic(repository: Path) -> None:
-    command = [sys.executable, "scripts/node.py", "node", "--test", "tests/bench/bench.test.mjs"]
-    run = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
+
+def test_the_benchmarks_logic() -> None:
+    run_node_tests(Path(__file__).with_name("bench.test.mjs"))

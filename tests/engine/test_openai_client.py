@@ -14,7 +14,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionToolParam
 from pydantic import BaseModel
 
-from tests.engine.test_engine_js import node
+from scripts.node import command_for
 
 ASK: Any = [{"role": "user", "content": "Hi"}]
 WEATHER: ChatCompletionToolParam = {
@@ -42,7 +42,7 @@ class Opinion(BaseModel):
 @pytest.fixture(scope="module")
 def client(repository: Path) -> Iterator[OpenAI]:
     """A client that refuses what is not as its types say."""
-    command = [node(), str(Path(__file__).with_name("openai_server.mjs"))]
+    command = [*command_for("node"), str(Path(__file__).with_name("openai_server.mjs"))]
     with subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None

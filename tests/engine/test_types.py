@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.test_engine_js import node
+from scripts.node import command_for
 
 USE = """
 import type { ChatCompletion, ChatCompletionChunk } from "openai/resources/chat/completions";
@@ -42,7 +42,7 @@ OPTIONS = {"strict": True, "noEmit": True, "target": "es2024", "module": "esnext
 
 
 def tsc(static: Path, *arguments: str) -> None:
-    command = [node(), str(static / "node_modules" / "typescript" / "bin" / "tsc"), *arguments]
+    command = [*command_for("node"), str(static / "node_modules" / "typescript" / "bin" / "tsc"), *arguments]
     result = subprocess.run(command, cwd=static, capture_output=True, encoding="utf-8", timeout=120, check=False)
     if result.returncode != 0:
         pytest.fail(result.stdout + result.stderr, pytrace=False)

@@ -10,7 +10,19 @@ import { newConversation } from "../../static/chat/tree.js";
 
 /** Longer than a change of the library waits to be written. */
 export const WRITTEN_MS = 350;
-export const settle = (ms = 5) => new Promise((resolve) => setTimeout(resolve, ms));
+/** Turns of Node's event loop that what goes on without timers, such as a write to the database, takes at most. */
+const TURNS = 50;
+
+/** @param {number} [ms]  on a busy machine they may pass before anything has happened: so turns are waited for, too */
+export async function settle(ms = 5) {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+  for (let i = 0; i < TURNS; i++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** @param {() => boolean} condition  that comes true in the end: else the test runs out of time */
+export async function until(condition) {
+  for (let i = 0; i < 1000 && !condition(); i++) await settle(10);
+}
 
 /** What of a browser's globals session and library use. */
 function stubBrowser() {
