@@ -108,7 +108,7 @@ class LoadRun {
   /** @type {Inspect} */
   #inspect = async () => {};
   #uploading = new Lock();
-  /** Held for a shard that the storage refused on its way: several at a time may be refused. */
+  /** Held by a shard that the storage refused midway: of all that are refused, one at a time goes on in memory. */
   #inMemory = new Lock();
   #parallelism;
   #meter;
