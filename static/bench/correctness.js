@@ -1,4 +1,5 @@
-/** @import { Model, Sampling } from "../engine/model.js" */
+/** @import { Model } from "../engine/model.js" */
+/** @import { Sampling } from "../engine/token_choice.js" */
 
 /** Largest difference of a logit between two ways through the same prompt, where both compute in floats. */
 const TOLERANCE = 1e-2;

@@ -1,6 +1,7 @@
 /** @import { GpuClock } from "../engine/gpu_clock.js" */
 /** @import { BuildSpec, Manifest } from "../engine/manifest.js" */
-/** @import { Model, Sampling } from "../engine/model.js" */
+/** @import { Model } from "../engine/model.js" */
+/** @import { Sampling } from "../engine/token_choice.js" */
 /** @import { Figure } from "./statistics.js" */
 /** @import { Machine, NamedBuffer } from "./floors.js" */
 /** @import { StepTime } from "./kernel_table.js" */

@@ -1,10 +1,9 @@
 /** @import { Part } from "./answer_parser.js" */
 /** @import { Constraint } from "./grammar.js" */
 /** @import { StepTimes } from "./kernel_times.js" */
-/** @import { GenerateOptions } from "./model.js" */
 /** @import { CachingModel, PrefixCache } from "./prefix_cache.js" */
 /** @import { CheckedRequest } from "./request.js" */
-/** @import { TokenLogprobs } from "./token_choice.js" */
+/** @import { GenerateOptions, TokenLogprobs } from "./token_choice.js" */
 /** @import { Tokenizer } from "./tokenizer.js" */
 import { AnswerParser } from "./answer_parser.js";
 import { WebGemmaError, abortable, isAbort, throwIfAborted } from "./errors.js";

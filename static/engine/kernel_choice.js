@@ -32,7 +32,7 @@ export class KernelChoice {
   #goOn = () => {};
   /** Of the model's own work so far. */
   #submissions = 0;
-  /** Kernels that are chosen for, or that a caller has waited for in vain. @type {Set<Kernel>} */
+  /** Kernels whose choice is made, or was not when a caller's patience ended: nobody waits with patience again. @type {Set<Kernel>} */
   #waitedFor = new Set();
   /** @type {Map<Kernel, Promise<void>>} */
   #chosen = new Map();

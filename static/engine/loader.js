@@ -3,6 +3,7 @@
 /** @import { SourceOptions } from "./shard_source.js" */
 /** @import { Turn } from "./download_lock.js" */
 import { downloadTurn } from "./download_lock.js";
+import { DownloadSlots } from "./download_slots.js";
 import { WebGemmaError, abortable, throwIfAborted } from "./errors.js";
 import { StoreDamage } from "./file_store.js";
 import { Lock } from "./lock.js";
@@ -52,8 +53,6 @@ const OPEN_AHEAD = 3;
 const MOST_PASSES = 3;
 /** Shards in memory at once where there is no storage to stream them into. */
 const MOST_IN_MEMORY = 3;
-/** Downloads beside somebody who waits for a few bytes: a browser has six connections to a server that speaks HTTP/1.1. */
-const MOST_BESIDE_OTHERS = 2;
 /** Between two tries of a network that stays away, unless the browser says that it is back. */
 const AWAY_MS = 15_000;
 
@@ -108,18 +107,15 @@ class LoadRun {
   /** @type {Inspect} */
   #inspect = async () => {};
   #uploading = new Lock();
-  /** Held for a shard that the storage refused on its way: several at a time may be refused. */
+  /** Held by a shard that the storage refused midway: of all that are refused, one at a time goes on in memory. */
   #inMemory = new Lock();
   #parallelism;
   #meter;
   #failure = new AbortController();
   /** @type {{ error: unknown } | null} */
   #first = null;
-  /** Lets #downloadAll look again whether one more download may start. */
-  #wake = () => {};
+  #slots;
   #uploader;
-  /** Who asked to giveWay. */
-  #others = 0;
   /** Work before which no stored shard is read. @type {Promise<void> | null} */
   #quiet = null;
   /** @type {Turn | null} */
@@ -130,7 +126,8 @@ class LoadRun {
     const { manifest, device, order = [], onProgress = () => {}, uploadBudget, source } = options;
     this.#options = options;
     this.#source = source;
-    this.#parallelism = options.parallelism ?? new Parallelism();
+    const parallelism = (this.#parallelism = options.parallelism ?? new Parallelism());
+    this.#slots = new DownloadSlots(() => (source.keeps ? parallelism.limit : Math.min(parallelism.limit, MOST_IN_MEMORY)));
     this.#plan = planUploads(manifest);
     this.#sizes = shardsOf(manifest).map(({ bytes }) => bytes);
     this.#urgent = new Set(order);
@@ -174,11 +171,7 @@ class LoadRun {
   }
 
   giveWay() {
-    this.#others += 1;
-    return () => {
-      this.#others -= 1;
-      this.#wake();
-    };
+    return this.#slots.giveWay();
   }
 
   async run() {
@@ -264,7 +257,7 @@ class LoadRun {
       this.#meter.notice = this.#source.notice;
       const ticking = setInterval(() => this.#meter.tick(), TICK_MS);
       try {
-        await this.#downloadAll();
+        await this.#slots.run(() => this.#startDownload());
       } finally {
         clearInterval(ticking);
       }
@@ -282,28 +275,11 @@ class LoadRun {
     });
   }
 
-  /** Downloads several at once; how many is found out on the way. */
-  async #downloadAll() {
-    /** @type {Set<Promise<void>>} */
-    const running = new Set();
-    for (;;) {
-      const shard = this.#mayStart(running.size) ? this.#take((candidate) => !this.#source.isStored(candidate)) : undefined;
-      if (shard !== undefined) {
-        const task = this.#guard(this.#download(shard)).finally(() => running.delete(task));
-        running.add(task);
-      } else if (running.size > 0) {
-        const woken = new Promise((resolve) => (this.#wake = () => resolve(undefined)));
-        await Promise.race([...running, woken]);
-      } else return;
-    }
-  }
-
-  /** @param {number} running */
-  #mayStart(running) {
-    if (this.#failure.signal.aborted) return false;
-    const { limit } = this.#parallelism;
-    const most = Math.min(this.#source.keeps ? limit : MOST_IN_MEMORY, this.#others > 0 ? MOST_BESIDE_OTHERS : limit);
-    return running < most;
+  /** Starts on the next shard that has to be downloaded. */
+  #startDownload() {
+    if (this.#failure.signal.aborted) return undefined;
+    const shard = this.#take((candidate) => !this.#source.isStored(candidate));
+    return shard === undefined ? undefined : this.#guard(this.#download(shard));
   }
 
   /** @param {number} shard */
@@ -338,7 +314,7 @@ class LoadRun {
       const onBytes = (/** @type {number} */ delta, /** @type {"network" | "cache"} */ from) => {
         passing = false;
         this.#meter.add(delta, from);
-        if (from === "network" && this.#parallelism.arrived(delta)) this.#wake();
+        if (from === "network" && this.#parallelism.arrived(delta)) this.#slots.wake();
       };
       try {
         return await this.#source.fetchShard(shard, { signal, onFailure, onBytes, onFull });

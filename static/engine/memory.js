@@ -14,6 +14,9 @@
  * @property {number} context  tokens
  */
 
+/** What upload.js takes by default. */
+const STAGING_BYTES = 64 * 1024 * 1024;
+/** Of an element, by dtype. */
 const BYTES = new Map(Object.entries({ float32: 4, uint32: 4, int32: 4, float16: 2 }));
 
 /**
@@ -66,9 +69,6 @@ export function longestContext(build, { maxBufferSize, maxStorageBufferBindingSi
 function bufferBytes({ shape, dtype }, context) {
   return shape.reduce((/** @type {number} */ size, n) => size * (n === "context" ? context : n), BYTES.get(dtype) ?? 4);
 }
-
-/** What upload.js takes by default. */
-const STAGING_BYTES = 64 * 1024 * 1024;
 
 /**
  * @param {string} tensor  its name

@@ -1,8 +1,7 @@
 /** @import { Manifest, BuildSpec } from "./manifest.js" */
 /** @import { GpuTensor } from "./runtime.js" */
-/** @import { Constraint } from "./grammar.js" */
 /** @import { KvCopy } from "./kv_copies.js" */
-/** @import { TokenLogprobs } from "./token_choice.js" */
+/** @import { GenerateOptions } from "./token_choice.js" */
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { choiceMemory } from "./choice_memory.js";
 import { KernelChoice } from "./kernel_choice.js";
@@ -11,6 +10,7 @@ import { KvCopies } from "./kv_copies.js";
 import { longestContext } from "./memory.js";
 import { Programs } from "./programs.js";
 import { ReadbackRing } from "./readback.js";
+import { RingReach } from "./ring_reach.js";
 import { Runtime } from "./runtime.js";
 import { LOGPROBS_BYTES, RING, TokenChoice, readLogprobs } from "./token_choice.js";
 
@@ -23,32 +23,6 @@ const CHUNKS_AHEAD = 2;
 const ID_BYTES = 4;
 /** So long a prompt waits for the choice between kernels that it is the first to run. */
 const CHOICE_PATIENCE_MS = 1000;
-
-/**
- * @typedef {object} Sampling
- * @property {number} temperature  0 takes the likeliest token
- * @property {number} [top_k]  0: all
- * @property {number} [top_p]
- * @property {number} [min_p]
- * @property {number} [seed]
- * @property {number} [repetition_penalty]  1: none
- * @property {number} [frequency_penalty]
- * @property {number} [presence_penalty]
- * @property {[number, number][]} [logit_bias]  token id, what is added to its logit
- *
- * @typedef {object} GenerateOptions
- * @property {number} id  the token to continue from
- * @property {number} position  of that token
- * @property {Sampling} sampling
- * @property {number} maxTokens
- * @property {number} [drawn]  tokens of the same answer that came before, on a device that was lost: random numbers go on after theirs
- * @property {AbortSignal} [signal]
- * @property {readonly number[]} [prompt]  what the repetition penalty takes for the prompt
- * @property {readonly number[]} [generated]  what was generated of this answer before this call
- * @property {readonly number[]} [forbidden]  tokens that are not chosen, where there is no constraint
- * @property {Constraint} [constraint]  its accept() is the caller's to call, before it asks for the next token
- * @property {(logprobs: TokenLogprobs) => void} [onLogprobs]  called for each token before it is yielded
- */
 
 /** A compiled model on the GPU: its K/V caches, and the recorded programs that read and write them. */
 export class Model {
@@ -63,14 +37,9 @@ export class Model {
   /** @type {number[]} sizes of the prefill programs, ascending */
   #chunks;
   #readback;
-  /** Positions that a sliding layer's ring buffer holds. */
-  #ring;
+  #rings;
   /** Copies of the K/V caches. */
   #copies;
-  /** The first position whose K/V no later one has overwritten in the ring buffers. */
-  #intact = 0;
-  /** Position after the last one written. */
-  #end = 0;
   /** Steps to keep in flight: two until the GPU has shown how fast it is. */
   #depth = 2;
 
@@ -94,12 +63,13 @@ export class Model {
       const extents = shape.map((extent) => (extent === "context" ? context : extent));
       this.#tensors.set(name, runtime.empty(extents, dtype));
     }
-    const rings = build.buffers.filter(({ name, shape }) => name.startsWith("layers.") && shape[0] !== "context");
-    this.#ring = Math.min(Infinity, ...rings.map(({ shape }) => Number(shape[0])));
+    const caches = build.buffers.filter(({ name }) => name.startsWith("layers."));
+    const rings = caches.filter(({ shape }) => shape[0] !== "context").map(({ shape }) => Number(shape[0]));
+    const { sliding_window: window } = /** @type {{ sliding_window: number }} */ (manifest.config);
+    this.#rings = new RingReach(window, Math.min(Infinity, ...rings));
     this.#kernelChoice = new KernelChoice(device, choiceMemory(build.wasm, device.adapterInfo));
     this.#programs = new Programs(runtime, device, build.functions, (name) => this.tensorBuffer(name), this.#kernelChoice);
     this.#readback = new ReadbackRing(device, IN_FLIGHT + 1, ID_BYTES + LOGPROBS_BYTES);
-    const caches = build.buffers.filter(({ name }) => name.startsWith("layers."));
     this.#copies = new KvCopies(
       device,
       caches.map(({ name, shape }) => ({ ...this.tensorBuffer(name), byPosition: shape[0] === "context" })),
@@ -211,7 +181,7 @@ export class Model {
       this.#write("state", new Int32Array([position + done, part.length]));
       this.#programs.submit([`prefill_${chunk}`]);
       done += part.length;
-      this.#wrote(position, position + done);
+      this.#rings.wrote(position, position + done);
       ahead.push(this.#device.queue.onSubmittedWorkDone());
       if (ahead.length > CHUNKS_AHEAD) await ahead.shift();
     }
@@ -229,7 +199,7 @@ export class Model {
     for (const [i, id] of ids.entries()) {
       this.#start(id, position + i);
       this.#programs.submit(["decode"]);
-      this.#wrote(position, position + i + 1);
+      this.#rings.wrote(position, position + i + 1);
       if (i % IN_FLIGHT === IN_FLIGHT - 1) await this.#device.queue.onSubmittedWorkDone();
     }
     await this.#device.queue.onSubmittedWorkDone();
@@ -250,7 +220,7 @@ export class Model {
     try {
       const read = ring.next();
       this.#programs.submit(["decode"], (encoder) => encoder.copyBufferToBuffer(buffer, 0, read.buffer, 0, bytes));
-      this.#wrote(position, position + 1);
+      this.#rings.wrote(position, position + 1);
       return new Float32Array(await read.bytes());
     } finally {
       ring.destroy();
@@ -269,7 +239,7 @@ export class Model {
     const names = ["decode", "greedy"];
     await this.#programs.compile(names);
     const dispatches = this.#programs.dispatches(names);
-    this.#wrote(position, position + 1);
+    this.#rings.wrote(position, position + 1);
     return await timeStepKernels(this.#device, dispatches, { position, reset: () => this.#start(0, position), signal });
   }
 
@@ -299,7 +269,7 @@ export class Model {
     const decode = () => {
       this.#programs.submit(["decode"]);
       decoded += 1;
-      this.#wrote(position, position + decoded);
+      this.#rings.wrote(position, position + decoded);
     };
     this.#kernelChoice.begin();
     try {
@@ -322,7 +292,7 @@ export class Model {
             encoder.copyBufferToBuffer(ids, (submitted % RING) * ID_BYTES, read.buffer, 0, ID_BYTES);
             if (onLogprobs) encoder.copyBufferToBuffer(logprobs, 0, read.buffer, ID_BYTES, LOGPROBS_BYTES);
           });
-          this.#wrote(position, position + decoded);
+          this.#rings.wrote(position, position + decoded);
           pending.push(read.bytes());
           if (constraint && decoded < steps) decode();
         }
@@ -341,16 +311,14 @@ export class Model {
   }
 
   /**
-   * How many of the `common` first tokens of a new prompt can be kept of what is cached. The sliding layers' rings
-   * forget: what steps in flight wrote beyond the end counts as well.
+   * How many of the `common` first tokens of a new prompt can be kept of what is cached.
    *
    * @param {number} common
    * @param {KvCopy} [copy]  of that copy of the caches, in place of the caches themselves
    * @returns {number} common, or 0
    */
   reusablePrefix(common, copy) {
-    const { sliding_window: window } = /** @type {{ sliding_window: number }} */ (this.#manifest.config);
-    return Math.max(0, common - window + 1) < (copy?.intact ?? this.#intact) ? 0 : common;
+    return this.#rings.reusable(common, copy?.intact);
   }
 
   /**
@@ -358,8 +326,7 @@ export class Model {
    * @returns {number} positions that can still be written before the rings no longer serve a prefix of `common` tokens
    */
   headroom(common) {
-    const { sliding_window: window } = /** @type {{ sliding_window: number }} */ (this.#manifest.config);
-    return Math.max(0, common - window + 1) + this.#ring - this.#end;
+    return this.#rings.headroom(common);
   }
 
   /** Bytes that a copy of the caches takes: of the rings, and of each position of the others. */
@@ -374,7 +341,7 @@ export class Model {
    * @returns {KvCopy}
    */
   copyCaches(what) {
-    return this.#copies.copy(what, this.#intact);
+    return this.#copies.copy(what, this.#rings.intact);
   }
 
   /**
@@ -384,7 +351,7 @@ export class Model {
    */
   restoreCaches(copy) {
     this.#copies.restore(copy);
-    if (copy.rings) this.#intact = copy.intact;
+    if (copy.rings) this.#rings.intact = copy.intact;
   }
 
   /** Figures for Engine.stats(). */
@@ -410,15 +377,6 @@ export class Model {
     this.#programs.clear();
     this.#readback.destroy();
     this.#runtime.dispose();
-  }
-
-  /**
-   * @param {number} start  position of the first token of the call; 0 starts anew
-   * @param {number} end  after the last one written so far
-   */
-  #wrote(start, end) {
-    this.#intact = Math.max(start === 0 ? 0 : this.#intact, end - this.#ring);
-    this.#end = end;
   }
 
   /** @param {number} end position after the last one to be written */

@@ -66,7 +66,7 @@ export async function openFitting(options, parts) {
     /** @type {string | undefined} */
     let tried;
     try {
-      const note = (/** @type {string} */ name) => (tried = name);
+      const note = (/** @type {string} */ name, /** @type {number} */ fitting) => ([tried, context] = [name, fitting]);
       return await openModel({ ...options, build, context }, parts, note);
     } catch (error) {
       if (!(error instanceof WebGemmaError)) throw error;
@@ -90,20 +90,20 @@ export async function openFitting(options, parts) {
  *
  * @param {OpenOptions} options
  * @param {OpenParts} parts
- * @param {(build: string) => void} [onBuild]  told which build is used
+ * @param {(build: string, context: number) => void} [onChosen]  told which build is used, and with how many tokens of context
  * @returns {Promise<Opened & { build: string, context: number }>}
  * @throws {WebGemmaError} "no-adapter", "device-lost", "out-of-memory", "wrong-results", or the loader's; nothing stays on the GPU
  */
-export async function openModel(options, { requestDevice, createModel }, onBuild = () => {}) {
+export async function openModel(options, { requestDevice, createModel }, onChosen = () => {}) {
   const { manifest, source, variants, signal, onProgress, onStage, onEvent } = options;
   onStage("adapter", "Looking for a GPU");
   const { device, adapterInfo, buildName: build } = await requestDevice(manifest.builds, {
     force: options.build,
     context: options.context,
   });
-  onBuild(build);
   const spec = /** @type {BuildSpec} */ (manifest.builds[build]);
   const context = Math.min(options.context, longestContext(spec, device.limits));
+  onChosen(build, context);
   if (context < options.context) {
     const text = `The GPU's buffers hold no longer context than ${context} tokens: taking that instead of ${options.context}.`;
     onEvent({ type: "smaller-context", text });

@@ -1,7 +1,7 @@
 /** @import { Format } from "./grammar.js" */
 /** @import { Manifest } from "./manifest.js" */
-/** @import { Sampling } from "./model.js" */
 /** @import { ChatMessage, ToolDefinition } from "./request_messages.js" */
+/** @import { Sampling } from "./token_choice.js" */
 import { bad, boolean, number, oneOf, record, text } from "./request_fields.js";
 import { checkMessages, checkTools, textOf } from "./request_messages.js";
 

@@ -43,8 +43,9 @@ export class ShardSource {
   #verified = new Set();
   /** The record that comes before the first payload: what no record names may be removed at any time. @type {Promise<void> | null} */
   #recorded = null;
-  /** Whether an earlier version made way. @type {Promise<boolean> | null} */
+  /** After a refused write: whether there is more room now. Once for all that are refused. @type {Promise<boolean> | null} */
   #freeing = null;
+  /** Whether an earlier version has made way. */
   #freed = false;
   /** One sentence for people where the model will not be kept, else "". */
   notice = "";
@@ -88,7 +89,9 @@ export class ShardSource {
     if (needed > free && this.#keeps) {
       await removeStale(store).catch(() => {});
       free = await this.#free();
-      const old = needed > free ? await bytesOfOld(store, baseUrl) : 0;
+    }
+    if (needed > free && this.#keeps) {
+      const old = await bytesOfOld(store, baseUrl);
       if (needed <= free + old && (await this.#makeWay())) free += old;
     }
     if (needed <= free || !this.#keeps) return;

@@ -1,4 +1,4 @@
-/** @import { GenerateOptions } from "./model.js" */
+/** @import { Constraint } from "./grammar.js" */
 import { uniforms } from "./random.js";
 
 /** Ids, and random numbers, that the GPU keeps; see RING in build_wasm/kernels/sampling.py. */
@@ -15,6 +15,30 @@ const TOP_IDS = 24;
 export const LOGPROBS_BYTES = 48 * 4;
 
 /**
+ * @typedef {object} Sampling
+ * @property {number} temperature  0 takes the likeliest token
+ * @property {number} [top_k]  0: all
+ * @property {number} [top_p]
+ * @property {number} [min_p]
+ * @property {number} [seed]
+ * @property {number} [repetition_penalty]  1: none
+ * @property {number} [frequency_penalty]
+ * @property {number} [presence_penalty]
+ * @property {[number, number][]} [logit_bias]  token id, what is added to its logit
+ *
+ * @typedef {object} GenerateOptions
+ * @property {number} id  the token to continue from
+ * @property {number} position  of that token
+ * @property {Sampling} sampling
+ * @property {number} maxTokens
+ * @property {number} [drawn]  tokens of the same answer that came before, on a device that was lost: random numbers go on after theirs
+ * @property {AbortSignal} [signal]
+ * @property {readonly number[]} [prompt]  what the repetition penalty takes for the prompt
+ * @property {readonly number[]} [generated]  what was generated of this answer before this call
+ * @property {readonly number[]} [forbidden]  tokens that are not chosen, where there is no constraint
+ * @property {Constraint} [constraint]  its accept() is the caller's to call, before it asks for the next token
+ * @property {(logprobs: TokenLogprobs) => void} [onLogprobs]  called for each token before it is yielded
+ *
  * @typedef {object} TokenLogprobs
  * @property {number} id
  * @property {number} logprob  natural logarithm, after penalties, bias and mask, before temperature, top_k, top_p and min_p

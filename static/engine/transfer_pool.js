@@ -41,8 +41,8 @@ export function transfersHere(options) {
 
 /**
  * Each file in a worker of its own: hashing and writing take as long as a fast network does, so in one thread they would be the
- * limit. Workers are started when they are needed, used again, and ended by close(): those that have nothing to do at once, the
- * others with their transfer. So whoever shares the pool may close it, and nobody waits for a worker that is gone.
+ * limit. Workers are started when they are needed and used again. close() ends the idle ones at once, and each busy one when its
+ * transfer is over. So whoever shares the pool may close it, and nobody waits for a worker that is gone.
  *
  * @param {string} baseUrl
  * @param {() => Worker} [startWorker]

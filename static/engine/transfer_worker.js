@@ -39,7 +39,10 @@ self.addEventListener("message", async (/** @type {MessageEvent<ToTransferWorker
         pending[from] += delta;
         timer ??= setTimeout(report, REPORT_MS);
       },
-      onFailure: () => post({ type: "failure" }),
+      onFailure: () => {
+        report(); // The bytes that came before it, in this order: loader.js asks what was heard last.
+        post({ type: "failure" });
+      },
       onFull: () => {
         post({ type: "full" });
         return new Promise((resolve) => (goOn = resolve));

@@ -342,6 +342,16 @@ test("a context that no buffer of the GPU holds is cut to what they hold, and to
   }
 });
 
+test("a context that was cut to what a buffer holds is halved from there", async () => {
+  const refuse = ({ context }) => {
+    if (context > 600) throw noRoom();
+  };
+  const { loading, tried, device } = await loadRefusing(refuse, { context: 2048 });
+  device.limits.maxBufferSize = 32 * 700; // a token's K/V takes 32 bytes
+  await (await loading).dispose();
+  assert.deepEqual(tried, ["f32 700", "f32 512"]);
+});
+
 test("without room for any context one error says what is needed and what there is", async () => {
   const { loading, tried } = await loadRefusing(() => {
     throw noRoom();

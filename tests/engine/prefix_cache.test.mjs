@@ -2,14 +2,15 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { PrefixCache } from "../../static/engine/prefix_cache.js";
+import { RingReach } from "../../static/engine/ring_reach.js";
 
 /** A model whose caches hold tokens: `rows` by position, and a ring of the last ones. What they serve is what they hold. */
 class RingModel {
   window = 4;
   ring = 8;
+  reach = new RingReach(this.window, this.ring);
   rows = [];
   slots = new Map();
-  end = 0;
   copyBytes = { rings: 8, position: 1 };
   disposed = 0;
   allocates = true;
@@ -20,23 +21,22 @@ class RingModel {
       this.slots.set((position + i) % this.ring, [position + i, id]);
     });
     this.rows.length = Math.max(this.rows.length, position + ids.length);
-    this.end = position + ids.length;
-    this.intact = Math.max(position === 0 ? 0 : (this.intact ?? 0), this.end - this.ring);
+    this.reach.wrote(position, position + ids.length);
   }
   reusablePrefix(common, copy) {
-    return Math.max(0, common - this.window + 1) < (copy?.intact ?? this.intact ?? 0) ? 0 : common;
+    return this.reach.reusable(common, copy?.intact);
   }
   headroom(common) {
-    return Math.max(0, common - this.window + 1) + this.ring - this.end;
+    return this.reach.headroom(common);
   }
   copyCaches({ rings, positions }) {
     const bytes = (rings ? 8 : 0) + positions;
-    const [rows, slots, intact] = [this.rows.slice(0, positions), new Map(this.slots), this.intact ?? 0];
+    const [rows, slots, intact] = [this.rows.slice(0, positions), new Map(this.slots), this.reach.intact];
     return { rings, positions, bytes, rows, slots, intact, made: Promise.resolve(this.allocates), dispose: () => (this.disposed += 1) };
   }
   restoreCaches({ rings, rows, slots, intact }) {
     rows.forEach((id, i) => (this.rows[i] = id));
-    if (rings) [this.slots, this.intact] = [new Map(slots), intact];
+    if (rings) [this.slots, this.reach.intact] = [new Map(slots), intact];
   }
   /** Whether attention at the end of `ids` would see exactly these tokens. */
   holds(ids) {
@@ -127,5 +127,22 @@ test("random conversations: whatever is reused is there, and reset frees every c
     cache.reset();
     assert.equal(cache.bytes, 0);
     assert.equal(await cache.begin([1, 2, 3]), 0);
+  }
+});
+
+test("headroom: so many positions can be written before the rings lose a prefix, and not one more", () => {
+  for (const ring of [4, 5, 9]) {
+    for (let end = 1; end < 3 * ring; end++) {
+      for (let common = 1; common <= end; common++) {
+        const reach = new RingReach(4, ring);
+        reach.wrote(0, end);
+        if (reach.reusable(common) === 0) continue;
+        const room = reach.headroom(common);
+        reach.wrote(end, end + room);
+        assert.equal(reach.reusable(common), common, `${ring} ${end} ${common}`);
+        reach.wrote(end, end + room + 1);
+        assert.equal(reach.reusable(common), 0, `${ring} ${end} ${common}`);
+      }
+    }
   }
 });

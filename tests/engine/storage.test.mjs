@@ -290,6 +290,24 @@ test("a new version that does not fit beside the old one takes its place, and a 
   }
 });
 
+test("where it is enough that what no model needs goes, the old version stays until the new one is complete", async () => {
+  const first = await visit();
+  await first.load();
+  const { disk, store } = first;
+  const orphan = await store.create({ sha256: "0".repeat(64) });
+  orphan.write(pattern(1000));
+  orphan.close();
+  // Enough for a record more, not for a shard more.
+  const limit = disk.used() + [...disk.models.values()][0].bytes.length + 20;
+  disk.estimate = async () => ({ quota: limit, usage: disk.used() });
+  const { source } = await visit({ disk, artifact: newerArtifact() });
+  await source.open();
+  await source.makeRoom();
+  assert.ok(!disk.files.has("0".repeat(64)));
+  assert.deepEqual([source.keeps, source.notice], [true, ""]);
+  assert.equal((await storedManifest(store, BASE)).title, "Small");
+});
+
 test("a new version that would not fit alone leaves the old one where it is", async () => {
   const first = await visit();
   await first.load();

@@ -268,3 +268,17 @@ test("connections: failures halve them, and when none has come for a while more 
   assert.equal(control.again(29), 2);
   assert.equal(control.again(30), 8);
 });
+
+test("a worker tells bytes and failures in the order in which they came", async (t) => {
+  const scope = Object.assign(new EventTarget(), { postMessage: (message) => told.push(message) });
+  const told = [];
+  const { fetch } = serve(new Map([["a.bin", content]]), (_path, count) => (count === 1 ? cutResponse(content.subarray(0, 300), whole) : undefined));
+  const before = { self: globalThis.self, fetch: globalThis.fetch };
+  t.after(() => Object.assign(globalThis, before));
+  Object.assign(globalThis, { self: scope, fetch });
+  await import("../../static/engine/transfer_worker.js");
+  scope.dispatchEvent(Object.assign(new Event("message"), { data: { type: "start", file, baseUrl: BASE, keep: false } }));
+  while (told.at(-1)?.type !== "done") await new Promise((resolve) => setTimeout(resolve, 5));
+  const bytes = (network) => ({ type: "bytes", network, cache: 0 });
+  assert.deepEqual(told.slice(0, -1), [bytes(300), { type: "failure" }, bytes(700)]);
+});
