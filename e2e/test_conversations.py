@@ -24,6 +24,16 @@ OLD_RECORD = """(turns) => new Promise((resolve, reject) => {
   opened.onerror = reject;
 })"""
 
+LATER_RECORD = """(id) => new Promise((resolve, reject) => {
+  const opened = indexedDB.open("webgemma");
+  opened.onsuccess = () => {
+    const writing = opened.result.transaction("conversations", "readwrite");
+    writing.objectStore("conversations").put({ version: 2 }, `conversation:${id}`);
+    writing.oncomplete = () => (opened.result.close(), resolve());
+  };
+  opened.onerror = reject;
+})"""
+
 FULL_DISK = """() => {
   IDBObjectStore.prototype.put = () => {
     throw new DOMException("", "QuotaExceededError");
@@ -343,6 +353,27 @@ def test_the_conversation_of_an_earlier_version_of_the_page_is_in_the_list(
     chat.wait_until_ready()
     Sidebar(page).link("About cats").click()
     expect(chat.answers).to_have_text("Cats purr.")
+
+
+def test_a_conversation_of_a_later_version_of_the_page_says_so_and_what_is_shown_stays(
+    faked: ChatPage, sidebar: Sidebar
+) -> None:
+    have(faked, "About cats", "About dogs")
+    sidebar.expect_titles("About dogs", "About cats")
+    page, shown = faked.page, faked.page.url
+    page.evaluate(LATER_RECORD, sidebar.link("About cats").get_attribute("data-id"))
+    told = "“About cats” was kept by a later version of this page. Reload the page to open it."
+    sidebar.link("About cats").click()
+    expect(sidebar.toast).to_contain_text(told)
+    expect(faked.questions).to_have_text(["About dogs"])
+    expect(page).to_have_url(shown)
+    for item in ("Export as Markdown", "Export as JSON"):
+        page.get_by_role("button", name="Dismiss").click()
+        sidebar.choose("About cats", item)
+        expect(sidebar.toast).to_contain_text(told)
+    page.goto(f"{faked.address}#c=none")
+    expect(sidebar.toast).to_contain_text("This conversation is not in this browser.")
+    expect(page).to_have_url(shown)
 
 
 @pytest.fixture

@@ -90,6 +90,11 @@ export const strings = {
     none: "No conversations yet. They are kept in this browser, and nowhere else.",
     notKept: "This window keeps nothing: its conversations end with it.",
     writeFailed: "This conversation could not be kept: the browser has no room for it. Export it, or delete others.",
+    unread: {
+      gone: () => "This conversation is not in this browser. It was deleted, or it is kept in another one.",
+      later: (/** @type {string} */ title) => `“${title}” was kept by a later version of this page. Reload the page to open it.`,
+      broken: (/** @type {string} */ title) => `“${title}” is damaged and cannot be read. It stays here until you delete it.`,
+    },
     noMatch: "Nothing found.",
     matches: (/** @type {number} */ count) => plural(count, { one: "# conversation found.", other: "# conversations found." }),
     imported: (/** @type {number} */ count) => plural(count, { one: "# conversation imported.", other: "# conversations imported." }),
