@@ -256,7 +256,7 @@ def while_answering(camera: Camera) -> None:
         camera.save(page, "thinking")
         chat.start_over()
         chat.type_and_send("Translate a letter to my landlord")
-        page.get_by_text("Waits until another answer is written").wait_for()
+        page.get_by_text("Waiting for another answer to finish").wait_for()
         Sidebar(page).links.nth(1).wait_for()
         camera.save(page, "waiting")
         fake.release()

@@ -8,6 +8,7 @@ import { groupsOf, search } from "../../static/chat/conversation_list.js";
 import { fromOldRecord, parseConversation, toRecord } from "../../static/chat/conversation_record.js";
 import { ConversationStore } from "../../static/chat/conversation_store.js";
 import { MODEL_DEFAULTS } from "../../static/chat/settings.js";
+import { strings } from "../../static/chat/strings.js";
 import { branchOff, changed, choosing, merged, newConversation, pathOf, titleFrom, versionsOf, withTurn, withTurns } from "../../static/chat/tree.js";
 import { newTurn } from "../../static/chat/turns.js";
 import { get, set } from "../../static/vendor/idb-keyval.js";
@@ -46,6 +47,7 @@ test("a conversation is branched off with what was said up to a turn, and each g
   const ids = new Set([first, branch].flatMap(({ id, turns }) => [id, ...turns.map((turn) => turn.id)]));
   assert.equal(ids.size, 2 + 4 + 2);
   assert.deepEqual(parseConversation(structuredClone(toRecord(branch))), branch);
+  assert.equal(strings.sidebar.branch(strings.sidebar.branch("Cats")), "Cats (branch)");
 });
 
 test("a branch remembers the versions that were chosen below it", () => {
