@@ -320,10 +320,10 @@ def test_a_conversation_is_exported_as_markdown_and_as_json(faked: ChatPage, sid
     ("content", "reason"),
     [
         ("not json", "the file is not JSON"),
-        ('{"messages": []}', "the file has no conversations of WebGemma"),
+        ('{"messages": []}', "the file has no WebGemma conversations"),
         (
             '{"format": "webgemma-conversations", "conversations": [{"version": 9}]}',
-            "conversation 1: version is 9, this page reads 1",
+            "conversation 1: it has version 9, and this page reads version 1",
         ),
     ],
 )

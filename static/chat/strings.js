@@ -112,7 +112,7 @@ export const strings = {
   files: {
     name: "webgemma-conversations",
     notJson: "the file is not JSON",
-    notOurs: "the file has no conversations of WebGemma",
+    notOurs: "the file has no WebGemma conversations",
     tooLarge: "the file is larger than 200 MB",
     noRoom: "the browser has no room for it",
     conversation: (/** @type {number} */ index, /** @type {string} */ problem) => `conversation ${index}: ${problem}`,
@@ -121,7 +121,7 @@ export const strings = {
 
   record: {
     whole: "the conversation",
-    version: (/** @type {string} */ found, /** @type {number} */ read) => `version is ${found}, this page reads ${read}`,
+    version: (/** @type {string} */ found, /** @type {number} */ read) => `it has version ${found}, and this page reads version ${read}`,
     noList: (/** @type {string} */ name) => `${name} is not a list`,
     noObject: (/** @type {string} */ name) => `${name} is not an object`,
     noText: (/** @type {string} */ name) => `${name} is not a text`,

@@ -116,7 +116,7 @@ test("a record is read back as it was written", () => {
 });
 
 const BROKEN = [
-  [(record) => (record.version = 2), /version is 2, this page reads 1/],
+  [(record) => (record.version = 2), /version 2, and this page reads version 1/],
   [(record) => (record.turns = {}), /turns is not a list/],
   [(record) => (record.turns[1].parent = "nobody"), /turns\[1\].parent is no turn before it/],
   [(record) => (record.turns[0].parent = record.turns[1].id), /turns\[0\].parent is no turn before it/],
@@ -157,8 +157,8 @@ test("a file that was exported is imported, whole or not at all", async () => {
   file.conversations[1].turns[0].text = 7;
   assert.throws(() => fromJson(JSON.stringify(file)), /conversation 2: turns\[0\].text is not a text/);
   assert.throws(() => fromJson("{"), /not JSON/);
-  assert.throws(() => fromJson('{"chats": []}'), /has no conversations of WebGemma/);
-  assert.throws(() => fromJson("null"), /has no conversations of WebGemma/);
+  assert.throws(() => fromJson('{"chats": []}'), /has no WebGemma conversations/);
+  assert.throws(() => fromJson("null"), /has no WebGemma conversations/);
 });
 
 test("a file from a machine whose clock is ahead, or whose times make no sense, is changed here like any other", () => {
