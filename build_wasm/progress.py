@@ -150,9 +150,9 @@ def make_progress(mode: Mode) -> Progress:
 
 
 def size_text(count: float) -> str:
-    """A number of bytes as people write it: "3.4 MiB"."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB"
+    """A number of bytes as the chat page writes it: "3.4 MB", in decimal units."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"

@@ -22,7 +22,7 @@ export { WebGemmaError };
  */
 
 const setup = {
-  ...{ progress: [], error: null, hold: false, context: 2048, thinking: true },
+  ...{ progress: [], error: null, hold: false, context: 2048, thinking: true, count_ms: 0 },
   ...{ manifest: {}, stats: {}, kernels: null },
   .../** @type {any} */ (globalThis).fakeEngineSetup,
 };
@@ -131,6 +131,7 @@ export class Engine {
   async measureContextUsage(messages, options = {}) {
     const count = encode(this.#check({ ...options, messages }).messages).length;
     const remaining = setup.context - count;
+    if (setup.count_ms > 0) await new Promise((resolve) => setTimeout(resolve, setup.count_ms));
     return { prompt_tokens: count, context: setup.context, remaining_tokens: remaining, fits: remaining > 0 };
   }
 

@@ -59,7 +59,7 @@ class FakeEngine:
         )
 
     def set_up(self, **setup: Any) -> None:
-        """How the next page's engine loads: progress, error, hold, context, thinking, manifest, stats."""
+        """How the next page's engine loads: progress, error, hold, context, thinking, count_ms, manifest, stats."""
         self.page.add_init_script(f"globalThis.fakeEngineSetup = {json.dumps(setup)};")
 
     def answer(self, text: str = "", **script: Any) -> None:

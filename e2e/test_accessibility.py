@@ -262,7 +262,7 @@ def test_axe_finds_nothing_while_one_conversation_is_answered_and_another_waits(
     expect(faked.message).to_be_focused()
     page.keyboard.type("About cats")
     page.keyboard.press("Enter")
-    expect(faked.log).to_contain_text("Waits until another answer is written")
+    expect(faked.log).to_contain_text("Waiting for another answer to finish")
     expect(page.locator("#status")).to_have_text("Waiting for another answer.")
     expect(page.get_by_role("button", name="Conversations", exact=True)).to_have_accessible_description(
         "Another conversation is being answered"

@@ -117,7 +117,9 @@ def test_what_is_no_text_or_too_large_gives_one_message(writing: tuple[ChatPage,
         text_file("big.log", "x" * 2_100_000),
     )
     note = chat.page.get_by_text("files were not attached")
-    expect(note).to_have_text("2 files were not attached: photo.txt is not text; big.log has 2.1 MB, more than 2.0 MB.")
+    expect(note).to_have_text(
+        "2 files were not attached: photo.txt is not text; big.log is too large (2.1 MB, at most 2.0 MB)."
+    )
     expect(chat.page.get_by_role("button", name="Remove ok.txt")).to_be_visible()
     chat.message.press_sequentially("x")
     expect(note).to_be_hidden()

@@ -170,7 +170,7 @@ def test_kernels_are_timed_between_two_questions_and_the_conversation_goes_on(gr
     table = panel.get_by_role("table")
     expect(table).to_contain_text("on the GPU", timeout=ANSWER_MS)
     calls = [int(row.get_by_role("cell").first.inner_text()) for row in table.get_by_role("row").all()[1:]]
-    dispatches = panel.get_by_text("Dispatches a token").locator("xpath=following-sibling::dd")
+    dispatches = panel.get_by_text("Dispatches per token").locator("xpath=following-sibling::dd")
     assert sum(calls) == int(dispatches.inner_text())
     greedy.page.keyboard.press("Escape")
     assert greedy.ask(questions[1]).text == expected[1]

@@ -94,7 +94,7 @@ def test_offline_the_page_says_what_works_and_goes_on_when_the_network_is_back(p
     chat = ChatPage(page, bare_address)
     chat.open()
     alert = page.get_by_role("alert", name="You are offline")
-    expect(alert).to_contain_text("Models that it keeps work without a network.")
+    expect(alert).to_contain_text("Models that it has kept work without a network.")
     alert.get_by_role("button", name="Choose another model").click()
     expect(page.get_by_role("dialog", name="Models")).to_be_visible()
     page.keyboard.press("Escape")

@@ -25,6 +25,16 @@ OLD_RECORD = """(turns) => new Promise((resolve, reject) => {
   opened.onerror = reject;
 })"""
 
+LATER_RECORD = """(id) => new Promise((resolve, reject) => {
+  const opened = indexedDB.open("webgemma");
+  opened.onsuccess = () => {
+    const writing = opened.result.transaction("conversations", "readwrite");
+    writing.objectStore("conversations").put({ version: 2 }, `conversation:${id}`);
+    writing.oncomplete = () => (opened.result.close(), resolve());
+  };
+  opened.onerror = reject;
+})"""
+
 FULL_DISK = """() => {
   IDBObjectStore.prototype.put = () => {
     throw new DOMException("", "QuotaExceededError");
@@ -204,8 +214,8 @@ def test_an_answer_goes_on_while_another_conversation_is_asked_and_that_one_wait
     expect(faked.answers).to_have_text("You said: About cats")
     expect(faked.stop).to_be_hidden()
     faked.type_and_send("And kittens?")
-    expect(faked.log).to_contain_text("Waits until another answer is written")
-    expect(sidebar.mark("About cats")).to_have_accessible_name("Waits for its answer")
+    expect(faked.log).to_contain_text("Waiting for another answer to finish")
+    expect(sidebar.mark("About cats")).to_have_accessible_name("Waiting for its answer")
     expect(faked.stop).to_be_visible()
     assert len(fake_engine.requests) == 2
     sidebar.link("About dogs").click()
@@ -249,7 +259,7 @@ def test_a_reload_cuts_off_the_answer_of_a_conversation_that_is_not_shown_and_ke
     expect(faked.answers).to_have_text("one two")
     faked.start_over()
     faked.type_and_send("About cats")
-    expect(faked.log).to_contain_text("Waits until another answer is written")
+    expect(faked.log).to_contain_text("Waiting for another answer to finish")
     other = opened(faked.page.context.new_page(), faked.address)
     Sidebar(other.page).link("About cats").click()
     expect(other.log).to_contain_text("Being written in another tab")
@@ -311,10 +321,10 @@ def test_a_conversation_is_exported_as_markdown_and_as_json(faked: ChatPage, sid
     ("content", "reason"),
     [
         ("not json", "the file is not JSON"),
-        ('{"messages": []}', "the file has no conversations of WebGemma"),
+        ('{"messages": []}', "the file has no WebGemma conversations"),
         (
             '{"format": "webgemma-conversations", "conversations": [{"version": 9}]}',
-            "conversation 1: version is 9, this page reads 1",
+            "conversation 1: it has version 9, and this page reads version 1",
         ),
     ],
 )
@@ -344,6 +354,27 @@ def test_the_conversation_of_an_earlier_version_of_the_page_is_in_the_list(
     chat.wait_until_ready()
     Sidebar(page).link("About cats").click()
     expect(chat.answers).to_have_text("Cats purr.")
+
+
+def test_a_conversation_of_a_later_version_of_the_page_says_so_and_what_is_shown_stays(
+    faked: ChatPage, sidebar: Sidebar
+) -> None:
+    have(faked, "About cats", "About dogs")
+    sidebar.expect_titles("About dogs", "About cats")
+    page, shown = faked.page, faked.page.url
+    page.evaluate(LATER_RECORD, sidebar.link("About cats").get_attribute("data-id"))
+    told = "“About cats” was kept by a later version of this page. Reload the page to open it."
+    sidebar.link("About cats").click()
+    expect(sidebar.toast).to_contain_text(told)
+    expect(faked.questions).to_have_text(["About dogs"])
+    expect(page).to_have_url(shown)
+    for item in ("Export as Markdown", "Export as JSON"):
+        page.get_by_role("button", name="Dismiss").click()
+        sidebar.choose("About cats", item)
+        expect(sidebar.toast).to_contain_text(told)
+    page.goto(f"{faked.address}#c=none")
+    expect(sidebar.toast).to_contain_text("This conversation is not in this browser.")
+    expect(page).to_have_url(shown)
 
 
 @pytest.fixture

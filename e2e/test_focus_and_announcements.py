@@ -114,6 +114,21 @@ def test_what_is_pressed_and_goes_away_leaves_the_keyboard_where_one_goes_on(
     expect(faked.message).to_be_focused()
 
 
+def test_who_presses_send_can_stop_and_go_on_typing_when_the_draft_had_to_be_counted(
+    fake_engine: FakeEngine, bare_address: str
+) -> None:
+    fake_engine.set_up(count_ms=200)  # Some frames: what is disabled meanwhile loses the keyboard.
+    chat = ChatPage(fake_engine.page, bare_address, 10_000)
+    chat.open()
+    chat.wait_until_ready()
+    fake_engine.answer("a b c", hold_after=1)
+    chat.type_and_send("A question of some length. " * 40)
+    expect(chat.stop).to_be_focused()
+    fake_engine.release()
+    expect(chat.message).to_be_focused()
+    expect(chat.questions).to_have_count(1)
+
+
 @pytest.mark.parametrize("button", ["Undo", "Dismiss"])
 @pytest.mark.parametrize("width", [1100, 360])
 def test_after_the_toasts_buttons_the_keyboard_is_not_lost(faked: ChatPage, button: str, width: int) -> None:

@@ -62,7 +62,7 @@ def test_loading_shows_bytes_and_a_bar_that_never_runs_backwards(greedy: ChatPag
 def test_the_demo_model_is_called_a_demo_and_the_page_says_how_to_get_the_real_one(greedy: ChatPage) -> None:
     notice = greedy.page.get_by_role("complementary", name="About the demo model")
     expect(notice).to_contain_text("not Gemma 4")
-    expect(notice).to_contain_text("31.8 M")
+    expect(notice).to_contain_text("31.8 million")
     notice.get_by_role("button", name="How to get Gemma 4 E2B").click()
     about = greedy.page.get_by_role("dialog", name="A demo model, not Gemma 4")
     expect(about).to_contain_text("python -m build_wasm google/gemma-4-E2B-it")

@@ -91,7 +91,7 @@ def test_the_models_defaults_are_shown_and_come_back(faked: ChatPage, fake_engin
     ("field", "value", "error"),
     [
         ("Top-p", "1.5", "Top-p: from 0.01 to 1."),
-        ("Top-k", "2.5", "Top-k: a whole number from 0 to 1000000."),
+        ("Top-k", "2.5", "Top-k: a whole number from 0 to 1,000,000."),
         ("Frequency penalty", "-3", "Frequency penalty: from -2 to 2."),
     ],
 )

@@ -67,11 +67,23 @@ def test_what_is_not_available_is_said(page: Page, bare_address: str) -> None:
     chat.wait_until_ready()
     page.get_by_role("button", name="Performance").click()
     panel = page.get_by_role("dialog", name="Performance")
-    expect(panel).to_contain_text("The engine does not tell how much memory it takes.")
+    expect(panel).to_contain_text("The engine does not say how much memory it uses.")
     panel.get_by_role("button", name="Time the kernels").click()
     expect(panel).to_contain_text("Not available: this GPU or browser has no timestamp queries")
-    link = panel.get_by_role("link", name="Benchmark")
-    assert "static/bench/index.html?model=demo" in (link.get_attribute("href") or "")
+
+
+def test_the_benchmark_opens_from_the_panel_ready_to_run_and_follows_the_theme(page: Page, bare_address: str) -> None:
+    FakeEngine(page)
+    chat = ChatPage(page, bare_address)
+    chat.open()
+    chat.wait_until_ready()
+    page.get_by_role("button", name="Performance").click()
+    page.get_by_role("dialog", name="Performance").get_by_role("link", name="Benchmark").click()
+    expect(page.get_by_role("combobox", name="Model")).to_have_value("demo")
+    expect(page.get_by_role("textbox", name="Prompts, tokens")).to_have_value("32,128,512")
+    page.get_by_role("button", name="Use the dark theme").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.get_by_role("button", name="Use the light theme").click()
 
 
 def test_escape_in_the_message_field_stops_the_answer_and_leaves_the_panel_open(page: Page, bare_address: str) -> None:

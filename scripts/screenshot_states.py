@@ -256,7 +256,7 @@ def while_answering(camera: Camera) -> None:
         camera.save(page, "thinking")
         chat.start_over()
         chat.type_and_send("Translate a letter to my landlord")
-        page.get_by_text("Waits until another answer is written").wait_for()
+        page.get_by_text("Waiting for another answer to finish").wait_for()
         Sidebar(page).links.nth(1).wait_for()
         camera.save(page, "waiting")
         fake.release()
@@ -264,6 +264,7 @@ def while_answering(camera: Camera) -> None:
         chat.start_over()
         fake.answer("Start in Alfama,", error={"code": "device-lost", "message": "Device lost: unknown", "after": 3})
         chat.ask(EARLIER[0][0])
+        Sidebar(page).links.nth(2).wait_for()
         camera.save(page, "failed-answer")
         fake.answer(LISBON)
         chat.retry.click()
@@ -330,6 +331,7 @@ def wide_and_right_to_left(camera: Camera) -> None:
     with camera.chat() as (chat, fake):
         fake.answer(ARABIC)
         chat.ask("أين أبدأ عطلة في لشبونة؟")
+        Sidebar(chat.page).links.first.wait_for()
         chat.page.evaluate("document.documentElement.dir = 'rtl'")
         camera.save(chat.page, "rtl")
 

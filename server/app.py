@@ -16,7 +16,7 @@ from server.builds import Builds
 from server.catalogue import Catalogue
 from server.errors import install_error_handlers, unknown_model
 from server.files import MEDIA_TYPES, FileServer
-from server.pages import TEMPLATES, chat_page, model_page, models_page, web_manifest
+from server.pages import TEMPLATES, chat_page, error_page, model_page, models_page, web_manifest
 from server.security import CrossOriginMiddleware, HostMiddleware, SameOriginMiddleware, SecurityHeadersMiddleware
 from server.settings import Settings
 from server.static_files import STATIC, Page, static_router
@@ -65,7 +65,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.builds = builds
-    install_error_handlers(app)
+    install_error_handlers(
+        app, lambda status, message: error_page(status, message, static=page.address(page.version()))
+    )
     app.include_router(_page_router(catalogue, builds, page))
     app.include_router(api_router(catalogue, builds))
     app.include_router(artifact_router(catalogue, files))

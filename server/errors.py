@@ -1,14 +1,18 @@
-"""Errors as the API reports them: `{"error": {"code", "message", "hint"}}`, on every route."""
+"""Errors as the API reports them: `{"error": {"code", "message", "hint"}}`, on every route.
+
+A browser that asked for a page gets one.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from server.security import SECURITY_HEADERS
 
@@ -39,16 +43,27 @@ def error_response(
     return JSONResponse(body, status_code=status, headers={"Cache-Control": "no-store", **(headers or {})})
 
 
+def _answer(
+    request: Request, status: int, code: str, message: str, hint: str = "", headers: dict[str, str] | None = None
+) -> Response:
+    """JSON for programs, a page for a person who followed a link."""
+    if "text/html" not in request.headers.get("accept", ""):
+        return error_response(status, code, message, hint, headers)
+    page = request.app.state.error_page(status, message)
+    return HTMLResponse(page, status_code=status, headers={"Cache-Control": "no-store", **(headers or {})})
+
+
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return error_response(error.status, error.code, error.message, error.hint)
+    return _answer(request, error.status, error.code, error.message, error.hint)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "-")
-    return error_response(error.status_code, code, f"{phrase}: {request.url.path}", headers=dict(error.headers or {}))
+    message = f"{phrase}: {request.url.path}"
+    return _answer(request, error.status_code, code, message, headers=dict(error.headers or {}))
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
@@ -63,8 +78,9 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     )
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Make every error of `app` answer with JSON."""
+def install_error_handlers(app: FastAPI, page: Callable[[int, str], str]) -> None:
+    """Make every error of `app` answer with JSON, or with `page` of its status and message."""
+    app.state.error_page = page
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)

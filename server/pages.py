@@ -78,5 +78,10 @@ def model_page(model: ModelInfo, *, static: str, root: str = "../../") -> str:
     return _render("models.html", models=[model], static=static, root=root, single=True)
 
 
+def error_page(status: int, message: str, *, static: str) -> str:
+    """What a person sees in place of a page. static: the page's files."""
+    return _render("error.html", status=status, message=message, static=static)
+
+
 def _render(template: str, **values: Any) -> str:
     return _environment.get_template(template).render(version=version("webgemma"), language=LANGUAGE, **values)

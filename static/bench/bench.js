@@ -146,7 +146,7 @@ async function measure(loaded, options) {
 
   stage("Compiling, and choosing between kernels");
   const chosen = await chooseKernels(model, build);
-  stage("Checking that this GPU computes rightly");
+  stage("Checking that this GPU computes correctly");
   const correctness = noted(log, "correctness", await check(loaded, ids, options, chosen));
   const measurements = new Measurements({ model, manifest, build, device, clock, ids, runs, tokens });
   /** @type {Record<string, Speed>} */

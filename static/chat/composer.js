@@ -93,7 +93,7 @@ class Composer {
     const { phase, answering, turns } = this.#store.state;
     const ready = phase === "ready";
     // Another tab may be writing the answer that the question would follow.
-    const busy = answering || turns.at(-1)?.state === "streaming" || this.#sending;
+    const busy = answering || turns.at(-1)?.state === "streaming";
     this.#message.disabled = !ready;
     this.#attach.disabled = !ready;
     this.#message.placeholder = strings.composer.placeholders[phase];
@@ -180,11 +180,9 @@ class Composer {
     // What the conversation takes does not count where its oldest turns make room, and is not known where they did.
     const used = turns.some(({ dropped }) => dropped) ? Infinity : (turns.at(-1)?.usage?.total_tokens ?? 0);
     if (!surelyFits(draft, this.#context - (this.#dropsOldest() ? 0 : used))) {
-      this.#sending = true;
-      this.#show();
+      this.#sending = true; // Send stays as it is: disabled, it would lose the keyboard that the Stop in its place is to have.
       await this.#meter.now(draft);
       this.#sending = false;
-      this.#show();
       const moved = conversation.id !== this.#store.state.conversation.id; // It was meant for the one before.
       if (moved || this.#verdict()?.refused || draft.text !== this.#message.value) {
         this.#message.focus();

@@ -53,6 +53,11 @@ export function parseConversation(value) {
   };
 }
 
+/** @param {any} value @returns {boolean} whether it is a record of a later version of the page */
+export function isLater(value) {
+  return typeof value?.version === "number" && value.version > RECORD_VERSION;
+}
+
 /**
  * @param {Conversation} conversation
  * @returns {Record<string, unknown>} what parseConversation reads

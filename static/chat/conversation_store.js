@@ -1,7 +1,7 @@
 /** @import { UseStore } from "../vendor/idb-keyval.js" */
 /** @import { Conversation, Summary } from "./types.js" */
 import { createStore, del, entries, promisifyRequest } from "../vendor/idb-keyval.js";
-import { fromOldRecord, parseConversation, toRecord } from "./conversation_record.js";
+import { fromOldRecord, isLater, parseConversation, toRecord } from "./conversation_record.js";
 import { merged } from "./tree.js";
 
 /** Keys of the conversations, and of what the list needs to know of each. */
@@ -75,6 +75,15 @@ export class ConversationStore {
     } catch {
       return null;
     }
+  }
+
+  /**
+   * @param {string} id
+   * @returns {Promise<"gone" | "later" | "broken">} why there is none to read; later: a later version of the page has kept it
+   */
+  async whyUnread(id) {
+    const record = await this.#use?.("readonly", (objects) => promisifyRequest(objects.get(RECORD + id)));
+    return record === undefined ? "gone" : isLater(record) ? "later" : "broken";
   }
 
   /** @returns {Promise<Conversation[]>} all that can be read, the newest first */

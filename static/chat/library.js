@@ -42,6 +42,8 @@ export class Library {
   #opened = 0;
   /** Answers that other tabs write. @type {Set<string>} */
   #awaited = new Set();
+  /** @type {(id: string) => void} */
+  #unread = () => {};
 
   /**
    * @param {Store} store
@@ -67,6 +69,11 @@ export class Library {
     });
     addEventListener("popstate", () => void this.#showAddress());
     await Promise.all([this.#list(), this.#showAddress()]);
+  }
+
+  /** @param {(id: string) => void} listener  called when a conversation was asked for that cannot be read */
+  whenUnread(listener) {
+    this.#unread = listener;
   }
 
   /** Writes what has changed at once: the page may be about to end. */
@@ -167,6 +174,7 @@ export class Library {
     }
     const [kept] = await this.read(id);
     if (kept) await this.#keep(named(kept));
+    else this.#unread(id);
   }
 
   /**
@@ -302,16 +310,24 @@ export class Library {
     const id = location.hash.startsWith(HASH) ? decoded(location.hash.slice(HASH.length)) : null;
     if (id === null) {
       if (this.#store.state.turns.length > 0) this.newChat();
-    } else if (!(await this.open(id))) this.#setAddress(null);
+    } else if (!(await this.open(id))) {
+      // What is shown stays, and so does its address: with another step the back button would come back here again and again.
+      const { conversation, turns } = this.#store.state;
+      this.#setAddress(turns.length > 0 ? conversation.id : null, true);
+      this.#unread(id);
+    }
   }
 
-  /** @param {string | null} id */
-  #setAddress(id) {
+  /**
+   * @param {string | null} id
+   * @param {boolean} [replace]  the address that is there is no step to go back to
+   */
+  #setAddress(id, replace = false) {
     const address = new URL(location.href);
     address.hash = id === null ? "" : HASH + encodeURIComponent(id);
     if (address.href === location.href) return;
     // A new conversation has no address of its own before its first question, which is no step to go back from.
-    if (location.hash === "" && id === this.#store.state.conversation.id) history.replaceState(null, "", address);
+    if (replace || (location.hash === "" && id === this.#store.state.conversation.id)) history.replaceState(null, "", address);
     else history.pushState(null, "", address);
   }
 }

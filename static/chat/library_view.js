@@ -36,24 +36,33 @@ export function mountLibrary(store, library, kept) {
     told = type === "not-kept"; // Once, until it works again.
   });
 
+  const titleOf = (/** @type {string} */ id) => store.state.conversations.find((one) => one.id === id)?.title || strings.sidebar.untitled;
+
+  /** @param {string} id */
+  async function tellUnread(id) {
+    toast.show(strings.sidebar.unread[await kept.whyUnread(id)](titleOf(id)));
+  }
+  library.whenUnread((id) => void tellUnread(id));
+
   /** @param {string} id */
   async function remove(id) {
-    const title = store.state.conversations.find((one) => one.id === id)?.title || strings.sidebar.untitled;
+    const title = titleOf(id);
     list.focusBeside(id);
     toast.show(strings.sidebar.deleted(title), await library.remove(id));
   }
 
   /** @param {string} id */
   async function exportMarkdown(id) {
-    for (const conversation of await library.read(id)) {
-      download(`${fileNameOf(conversation.title)}.md`, "text/markdown", toMarkdown(conversation));
-    }
+    const [conversation] = await library.read(id);
+    if (conversation) download(`${fileNameOf(conversation.title)}.md`, "text/markdown", toMarkdown(conversation));
+    else await tellUnread(id);
   }
 
   /** @param {string} [id]  default: all */
   async function exportJson(id) {
     const conversations = await library.read(id);
     const [first] = conversations;
+    if (id !== undefined && !first) return tellUnread(id);
     const name = id !== undefined && first ? fileNameOf(first.title) : strings.files.name;
     download(`${name}.json`, "application/json", toJson(conversations, Date.now()));
     toast.show(strings.sidebar.exported(conversations.length));

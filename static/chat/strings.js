@@ -19,6 +19,9 @@ function plural(count, forms) {
   return form.replace("#", number.format(count));
 }
 
+/** Once in a title is enough, also of a branch of a branch. */
+const BRANCH = " (branch)";
+
 export const strings = {
   locale: LOCALE,
 
@@ -39,7 +42,7 @@ export const strings = {
     stopped: "Stopped",
     cut: "Cut at the length limit",
     elsewhere: "Being written in another tab",
-    waiting: "Waits until another answer is written",
+    waiting: "Waiting for another answer to finish",
     tokens: (/** @type {number} */ count) => plural(count, { one: "# token", other: "# tokens" }),
     rate: (/** @type {string} */ rate) => `${rate} tokens/s`,
     version: (/** @type {number} */ index, /** @type {number} */ count) => `${index} / ${count}`,
@@ -73,11 +76,11 @@ export const strings = {
 
   sidebar: {
     untitled: "New chat",
-    branch: (/** @type {string} */ title) => `${title} (branch)`,
+    branch: (/** @type {string} */ title) => (title.endsWith(BRANCH) ? title : title + BRANCH),
     toggle: "Conversations",
     toggleAnswering: "Another conversation is being answered",
     writing: "Being answered",
-    waiting: "Waits for its answer",
+    waiting: "Waiting for its answer",
     menu: (/** @type {string} */ title) => `More for ${title}`,
     rename: "Rename",
     exportMarkdown: "Export as Markdown",
@@ -90,6 +93,11 @@ export const strings = {
     none: "No conversations yet. They are kept in this browser, and nowhere else.",
     notKept: "This window keeps nothing: its conversations end with it.",
     writeFailed: "This conversation could not be kept: the browser has no room for it. Export it, or delete others.",
+    unread: {
+      gone: () => "This conversation is not in this browser. It was deleted, or it is kept in another one.",
+      later: (/** @type {string} */ title) => `“${title}” was kept by a later version of this page. Reload the page to open it.`,
+      broken: (/** @type {string} */ title) => `“${title}” is damaged and cannot be read. It stays here until you delete it.`,
+    },
     noMatch: "Nothing found.",
     matches: (/** @type {number} */ count) => plural(count, { one: "# conversation found.", other: "# conversations found." }),
     imported: (/** @type {number} */ count) => plural(count, { one: "# conversation imported.", other: "# conversations imported." }),
@@ -104,7 +112,7 @@ export const strings = {
   files: {
     name: "webgemma-conversations",
     notJson: "the file is not JSON",
-    notOurs: "the file has no conversations of WebGemma",
+    notOurs: "the file has no WebGemma conversations",
     tooLarge: "the file is larger than 200 MB",
     noRoom: "the browser has no room for it",
     conversation: (/** @type {number} */ index, /** @type {string} */ problem) => `conversation ${index}: ${problem}`,
@@ -113,7 +121,7 @@ export const strings = {
 
   record: {
     whole: "the conversation",
-    version: (/** @type {string} */ found, /** @type {number} */ read) => `version is ${found}, this page reads ${read}`,
+    version: (/** @type {string} */ found, /** @type {number} */ read) => `it has version ${found}, and this page reads version ${read}`,
     noList: (/** @type {string} */ name) => `${name} is not a list`,
     noObject: (/** @type {string} */ name) => `${name} is not an object`,
     noText: (/** @type {string} */ name) => `${name} is not a text`,
@@ -188,22 +196,22 @@ export const strings = {
       thinkingBudget: "Longest thoughts, in tokens",
     },
     help: {
-      temperature: "Low values repeat what is most likely, high values surprise.",
-      topP: "Of the likeliest tokens, as many as together have this probability.",
-      topK: "At most so many of the likeliest tokens; 0: all.",
-      minP: "Only tokens with this share of the likeliest one's probability.",
-      repetitionPenalty: "Above 1: tokens of the conversation come again more rarely.",
-      frequencyPenalty: "The more often a token was written, the rarer it gets.",
-      presencePenalty: "Tokens that were written once get rarer.",
+      temperature: "Low values keep to what is likeliest, high values surprise.",
+      topP: "Only the likeliest tokens, as many as together reach this probability.",
+      topK: "Only this many of the likeliest tokens; 0 for all.",
+      minP: "Only tokens with at least this share of the likeliest one's probability.",
+      repetitionPenalty: "Above 1, tokens that are in the conversation come up less often.",
+      frequencyPenalty: "The more often a token was written, the less likely it gets.",
+      presencePenalty: "Tokens that were written already get less likely.",
       seed: "The same seed gives the same answer to the same question.",
       maxTokens: "",
       thinkingBudget: "",
     },
     noNumber: { seed: "random", maxTokens: "no limit", thinkingBudget: "no limit" },
     byDefault: (/** @type {number} */ value) => `default ${value}`,
-    range: (/** @type {string} */ label, /** @type {number} */ min, /** @type {number} */ max) => `${label}: from ${min} to ${max}.`,
+    range: (/** @type {string} */ label, /** @type {number} */ min, /** @type {number} */ max) => `${label}: from ${number.format(min)} to ${number.format(max)}.`,
     wholeRange: (/** @type {string} */ label, /** @type {number} */ min, /** @type {number} */ max) =>
-      `${label}: a whole number from ${min} to ${max}.`,
+      `${label}: a whole number from ${number.format(min)} to ${number.format(max)}.`,
   },
 
   markdown: {
@@ -228,7 +236,7 @@ export const strings = {
     remove: (/** @type {string} */ name) => `Remove ${name}`,
     refused: (/** @type {string[]} */ problems) =>
       problems.length === 1 ? `Not attached: ${problems[0]}.` : `${problems.length} files were not attached: ${problems.join("; ")}.`,
-    tooLarge: (/** @type {string} */ name, /** @type {string} */ size, /** @type {string} */ largest) => `${name} has ${size}, more than ${largest}`,
+    tooLarge: (/** @type {string} */ name, /** @type {string} */ size, /** @type {string} */ largest) => `${name} is too large (${size}, at most ${largest})`,
     unreadable: (/** @type {string} */ name) => `${name} could not be read (folders cannot be attached)`,
     binary: (/** @type {string} */ name) => `${name} is not text`,
     emptyFile: (/** @type {string} */ name) => `${name} is empty`,
@@ -267,7 +275,7 @@ export const strings = {
     building: "being built on the server",
     unbuilt: "not built yet",
     buildFailed: "could not be built",
-    unfinished: (/** @type {string} */ here, /** @type {string} */ all) => `${here} of ${all} kept, unfinished`,
+    unfinished: (/** @type {string} */ here, /** @type {string} */ all) => `${here} of ${all} downloaded`,
     size: "Size",
     longest: "Context",
     tokens: (/** @type {number} */ count) => plural(count, { one: "# token", other: "# tokens" }),
@@ -301,7 +309,7 @@ export const strings = {
     plotPoint: (/** @type {string} */ y, /** @type {number} */ x) => `${y} at ${number.format(x)}`,
     plotLabel: (/** @type {number} */ points, /** @type {string} */ least, /** @type {string} */ most) => `between ${least} and ${most}, at ${points} points in time`,
     noModel: "No model is loaded.",
-    noMemory: "The engine does not tell how much memory it takes.",
+    noMemory: "The engine does not say how much memory it uses.",
     memoryTitle: (/** @type {string} */ total) => `${total} on the GPU`,
     weights: "weights",
     embeddings: "per-layer embeddings",
@@ -312,7 +320,7 @@ export const strings = {
     context: "Context",
     contextTokens: (/** @type {number} */ tokens) => `${number.format(tokens)} tokens`,
     browser: "Browser",
-    dispatches: "Dispatches a token",
+    dispatches: "Dispatches per token",
     resets: "GPU resets",
     kernels: "Kernels of a token",
     measuring: "Timing…",

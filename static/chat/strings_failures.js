@@ -50,7 +50,7 @@ export const failureStrings = {
       steps: ["Retry: the model is loaded again and your conversation is kept."],
     },
     "wrong-results": {
-      title: "This GPU computes wrongly",
+      title: "This GPU gives wrong results",
       text: "A check of the model's programs gave wrong numbers on this GPU, so the model is not used: its answers would be nonsense.",
       steps: [
         "Update the graphics driver and the browser, then retry.",
@@ -88,8 +88,8 @@ export const failureStrings = {
     },
     interrupted: {
       title: "This answer was cut off",
-      text: "The page was closed, or the browser ended it, while the answer was written.",
-      steps: ["Retry to have it written again."],
+      text: "The page was closed, or the browser ended it, before the answer was complete.",
+      steps: ["Retry writes it again; Continue, where it is offered, goes on from here."],
     },
     disposed: { title: "The model was unloaded", text: "Retry to load it again." },
     "bad-request": {
@@ -106,8 +106,8 @@ export const failureStrings = {
 
   offline: {
     title: "You are offline",
-    text: "Of this model the browser keeps nothing, or not all. Models that it keeps work without a network.",
-    steps: ["Choose a model that is kept in this browser.", "Or connect again: loading goes on by itself, from where it stopped."],
+    text: "This browser has not kept all of this model. Models that it has kept work without a network.",
+    steps: ["Choose a model that is kept in this browser.", "Or reconnect: loading then goes on by itself, from where it stopped."],
   },
   insecure: {
     title: "This address cannot use the GPU",
@@ -117,14 +117,13 @@ export const failureStrings = {
   noWebGpu: {
     title: "This browser has no WebGPU",
     text: "WebGemma runs the model on your own GPU, through WebGPU. To get it:",
-    steps: ["Or take another browser: Chrome or Edge 113+, Safari 26+, Firefox 141+ (Windows, macOS)."],
+    steps: ["Or use another browser: Chrome or Edge 113+, Safari 26+, Firefox 141+ (Windows, macOS)."],
   },
   noAdapter: {
     title: "The browser found no usable GPU",
     text: "WebGPU is there, but it offers no graphics adapter.",
   },
 
-  interrupted: "The page was closed while this answer was written.",
   reload: "Load the page again: it may have changed on the server.",
   noSuchModel: (/** @type {string} */ name) => `The server has no model "${name}".`,
   status: (/** @type {number} */ status) => `The server answered with status ${status}.`,

@@ -243,7 +243,7 @@ export class TurnView {
     return create("div", { class: "problem" }, [
       create("p", { class: "problem-title", text: title }),
       create("p", { text: failure.hint || [text, ...steps].join(" ").replaceAll("`", "") }),
-      create("p", { class: "problem-detail", text: failure.message }),
+      ...(failure.message === "" ? [] : [create("p", { class: "problem-detail", text: failure.message })]),
       retry,
     ]);
   }

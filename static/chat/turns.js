@@ -1,6 +1,5 @@
 /** @import { ChatMessage, Role, Turn } from "./types.js" */
 import { contentOf } from "./attachments.js";
-import { strings } from "./strings.js";
 
 /**
  * @param {Role} role
@@ -26,7 +25,7 @@ const INTERRUPTED = "interrupted";
  */
 export function interrupted(turn) {
   if (turn.state !== "streaming") return turn;
-  return { ...turn, state: "error", failure: { code: INTERRUPTED, message: strings.failures.interrupted, hint: "" } };
+  return { ...turn, state: "error", failure: { code: INTERRUPTED, message: "", hint: "" } };
 }
 
 /** @param {Turn} turn  an answer; one that reached a limit, was stopped or was cut off can be gone on with, if there is something of it */

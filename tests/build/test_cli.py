@@ -183,7 +183,8 @@ def test_a_terminal_gets_a_live_bar(checkpoint: Path, repository: Path) -> None:
 
 
 def test_sizes_as_people_write_them() -> None:
-    assert [size_text(n) for n in (7, 2048, 3.5 * 2**20, 5 * 2**30)] == ["7 B", "2.0 KiB", "3.5 MiB", "5.00 GiB"]
+    sizes = (7, 2048, 3.5e6, 640_000_000, 5e9)
+    assert [size_text(n) for n in sizes] == ["7 B", "2.0 kB", "3.5 MB", "640 MB", "5.00 GB"]
 
 
 def test_the_committed_schema_is_current(repository: Path) -> None:

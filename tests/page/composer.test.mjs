@@ -38,7 +38,7 @@ test("of many files those that are text are taken, and one message tells about t
   assert.deepEqual(attachments, [{ name: "a.py", text: "print(1)\n" }, { name: "d e.md", text: "# d" }]);
   assert.equal(
     refused,
-    "4 files were not attached: b.txt is not text; c.log has 3.5 MB, more than 2.0 MB; " +
+    "4 files were not attached: b.txt is not text; c.log is too large (3.5 MB, at most 2.0 MB); " +
       "folder could not be read (folders cannot be attached); empty.txt is empty.",
   );
   assert.equal((await readFiles([file("i.png", new Uint8Array([0]))])).refused, "Not attached: i.png is not text.");

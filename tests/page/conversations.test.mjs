@@ -8,6 +8,7 @@ import { groupsOf, search } from "../../static/chat/conversation_list.js";
 import { fromOldRecord, parseConversation, toRecord } from "../../static/chat/conversation_record.js";
 import { ConversationStore } from "../../static/chat/conversation_store.js";
 import { MODEL_DEFAULTS } from "../../static/chat/settings.js";
+import { strings } from "../../static/chat/strings.js";
 import { branchOff, changed, choosing, merged, newConversation, pathOf, titleFrom, versionsOf, withTurn, withTurns } from "../../static/chat/tree.js";
 import { newTurn } from "../../static/chat/turns.js";
 import { get, set } from "../../static/vendor/idb-keyval.js";
@@ -54,6 +55,7 @@ test("a conversation is branched off with what was said up to a turn, and each g
   const ids = new Set([first, branch].flatMap(({ id, turns }) => [id, ...turns.map((turn) => turn.id)]));
   assert.equal(ids.size, 2 + 4 + 2);
   assert.deepEqual(parseConversation(structuredClone(toRecord(branch))), branch);
+  assert.equal(strings.sidebar.branch(strings.sidebar.branch("Cats")), "Cats (branch)");
 });
 
 test("a branch remembers the versions that were chosen below it", () => {
@@ -122,7 +124,7 @@ test("a record is read back as it was written", () => {
 });
 
 const BROKEN = [
-  [(record) => (record.version = 2), /version is 2, this page reads 1/],
+  [(record) => (record.version = 2), /version 2, and this page reads version 1/],
   [(record) => (record.turns = {}), /turns is not a list/],
   [(record) => (record.turns[1].parent = "nobody"), /turns\[1\].parent is no turn before it/],
   [(record) => (record.turns[0].parent = record.turns[1].id), /turns\[0\].parent is no turn before it/],
@@ -163,8 +165,8 @@ test("a file that was exported is imported, whole or not at all", async () => {
   file.conversations[1].turns[0].text = 7;
   assert.throws(() => fromJson(JSON.stringify(file)), /conversation 2: turns\[0\].text is not a text/);
   assert.throws(() => fromJson("{"), /not JSON/);
-  assert.throws(() => fromJson('{"chats": []}'), /has no conversations of WebGemma/);
-  assert.throws(() => fromJson("null"), /has no conversations of WebGemma/);
+  assert.throws(() => fromJson('{"chats": []}'), /has no WebGemma conversations/);
+  assert.throws(() => fromJson("null"), /has no WebGemma conversations/);
 });
 
 test("a file from a machine whose clock is ahead, or whose times make no sense, is changed here like any other", () => {

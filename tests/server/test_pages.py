@@ -58,7 +58,7 @@ def test_a_page_for_each_model(connect: Connect, models: Path) -> None:
 
 def test_an_unbuilt_model_has_a_page_too(connect: Connect) -> None:
     page = connect(models=("org/base",)).get("/models/base/")
-    assert "<dd>unbuilt</dd>" in page.text
+    assert "<dd>Not built yet</dd>" in page.text
     assert "org/base" in page.text
 
 
@@ -72,6 +72,17 @@ def test_the_page_of_an_unknown_model_is_404(client: TestClient) -> None:
     for path in ("/models/nobody/", "/models/nobody", "/models/..%2f/"):
         response = client.get(path)
         assert (response.status_code, response.json()["error"]["code"]) in ((404, "unknown-model"), (404, "not-found"))
+
+
+def test_a_browser_that_follows_a_dead_link_gets_a_page_with_ways_on(client: TestClient) -> None:
+    for path, message in (("/models/nobody/", "There is no model &#39;nobody&#39;"), ("/a&b", "Not Found: /a&amp;b")):
+        response = client.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
+        assert (response.status_code, response.headers["cache-control"]) == (404, "no-store")
+        assert response.headers["content-type"].startswith("text/html")
+        assert "default-src 'self'" in response.headers["content-security-policy"]
+        for part in (message, 'href="/"', 'href="/models/"'):
+            assert part in response.text
+        assert client.get(path).headers["content-type"] == "application/json"
 
 
 def test_the_chat_page_names_its_model_and_links_to_all_of_them(connect: Connect, models: Path) -> None:
