@@ -21,7 +21,7 @@ def measured(browser: Browser, tiny_models: TinyModels) -> Iterator[tuple[Page, 
     """The page after a run, and the JSON that it shows."""
     model = tiny_models.get("base", "q4")
     page = browser.new_page()
-    page.set_default_timeout(100_000)
+    page.set_default_timeout(240_000)
     page.goto(f"{tiny_models.address}/static/bench/index.html?model={model.name}&{QUERY}&run")
     output = page.locator("#output:is([data-state=done], [data-state=error])")
     output.wait_for(state="attached")
