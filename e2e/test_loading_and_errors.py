@@ -50,12 +50,12 @@ def test_loading_shows_bytes_and_a_bar_that_never_runs_backwards(greedy: ChatPag
     values = [entry["value"] for entry in watched.progress]
     known = [value for value in values if value is not None]
     assert known == sorted(known)
-    assert len(set(known)) >= 3
+    assert known[0] < 1
     # After the bytes nobody knows how long it takes: the bar moves, and says no number any more.
     assert values[: len(known)] == known
     assert known[-1] == 1
     assert any("downloaded" in entry["text"] for entry in watched.progress)
-    assert any("MB of" in entry["text"] for entry in watched.progress)
+    assert any(" of 19.2 MB" in entry["text"] for entry in watched.progress)
     expect(greedy.page.get_by_role("progressbar")).to_be_hidden()
 
 

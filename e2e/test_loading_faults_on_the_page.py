@@ -198,6 +198,9 @@ def test_a_download_that_stalls_shows_where_it_stands_and_goes_on_after_the_limi
     chat.open()
     expect_weights(chat)
     assert any("1.0 MB of 4.2 MB" in entry["text"] for entry in watch.progress)
+    bar = [entry["value"] for entry in watch.progress if entry["value"] is not None]
+    assert bar == sorted(bar)
+    assert len(set(bar)) >= 3
     assert sum(asked.range is not None for asked in proxy.asked if asked.path.endswith(".bin")) == artifact.SHARDS
 
 
