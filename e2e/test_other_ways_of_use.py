@@ -126,6 +126,8 @@ def test_with_forced_colours_what_is_chosen_and_what_can_be_pressed_has_an_edge(
     faked.ask("Hello")
     page.emulate_media(forced_colors="active")
     page.get_by_role("button", name="Settings", exact=True).click()
+    for comes_late in ("a[aria-current]", ".preset:has(:checked)"):
+        expect(page.locator(comes_late)).to_be_visible()
     assert page.evaluate(EDGES) == []
     chosen, other = page.evaluate(CHIPS)
     assert chosen != other
