@@ -61,13 +61,16 @@ def test_logits_with_variants_of_kernels_are_those_without(tiny_models: TinyMode
     assert model.call("kernelVariants") == {"used": [], "refused": {}}
 
 
-def test_logits_with_the_chunks_that_models_are_built_with(tiny_models: TinyModels) -> None:
+@pytest.mark.parametrize(("quantization", "tolerance"), [("none", 1e-3), ("q4", 1e-2)])
+def test_logits_with_the_chunks_that_models_are_built_with(
+    tiny_models: TinyModels, quantization: Quantization, tolerance: float
+) -> None:
     """Beyond the largest chunk and once around the ring of 576 positions."""
-    model = shipped(tiny_models)
+    model = shipped(tiny_models) if quantization == "q4" else tiny_models.get("base", chunks=CHUNKS)
     ids = np.random.default_rng(3).integers(3, model.config.vocab_size, 700).tolist()
     expected = model.reference(ids)
     for position in (130, 699):
-        assert np.abs(model.logits(ids[: position + 1]) - expected[position]).max() < 1e-2
+        assert np.abs(model.logits(ids[: position + 1]) - expected[position]).max() < tolerance
 
 
 def test_a_prompt_in_int8_gives_the_logits_of_rounded_activations(tiny_models: TinyModels) -> None:
