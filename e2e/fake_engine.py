@@ -67,7 +67,8 @@ class FakeEngine:
         self.page.evaluate("(script) => fakeEngine.answers.push(script)", {"text": text, **script})
 
     def release(self) -> None:
-        """Let what is held (hold, hold_after) go on."""
+        """Let what is held (hold, hold_after) go on, once it is held: what is not there yet would be held for good."""
+        self.page.wait_for_function("() => fakeEngine.waiting.length > 0")
         self.page.evaluate("fakeEngine.release()")
 
     def emit(self, kind: str, text: str, **more: Any) -> None:
