@@ -20,7 +20,7 @@ from tests.shared import made_once
 EXPECT_MS = 60_000
 expect.set_options(timeout=EXPECT_MS)
 # A page without a model waits for nothing.
-FAKE_MS = 10_000
+FAKE_MS = 30_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

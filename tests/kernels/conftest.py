@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
@@ -14,6 +15,7 @@ from tests.kernels.harness import Kernels
 def kernels(browser: Browser) -> Iterator[Kernels]:
     """Runs kernels in Chromium."""
     page = browser.new_page()
+    page.add_init_script(path=Path(__file__).parent.parent / "shader_f16.js")
     # Any localhost page is a secure context, which navigator.gpu needs.
     page.route("http://localhost/", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
     page.goto("http://localhost/")

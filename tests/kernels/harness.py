@@ -27,7 +27,7 @@ async ({ wgsl, buffers, uniforms, grid }) => {
   };
   if (!globalThis.kernelDevice) {
     const adapter = await navigator.gpu.requestAdapter();
-    const requiredFeatures = ["subgroups"].filter((feature) => adapter.features.has(feature));
+    const requiredFeatures = ["subgroups", "shader-f16"].filter((feature) => adapter.features.has(feature));
     globalThis.kernelDevice = await adapter.requestDevice({ requiredFeatures });
   }
   const device = globalThis.kernelDevice;
