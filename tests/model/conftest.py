@@ -18,7 +18,7 @@ from build_wasm.compile import compile_model
 from build_wasm.config import TextConfig
 from build_wasm.hub import Located
 from build_wasm.int8 import Int8
-from build_wasm.manifest import Quantization, Source
+from build_wasm.manifest import BuildName, Quantization, Source
 from build_wasm.quantize import F32
 from build_wasm.reference import forward
 from build_wasm.tensors import ArraySource
@@ -88,7 +88,7 @@ class TinyModel:
 
 
 class TinyModels:
-    """Builds each tiny model when it is first asked for, by any worker, with its f32 build only."""
+    """Builds each tiny model when it is first asked for, by any worker, with one build only."""
 
     def __init__(self, page: Page, folder: Path, home: Path, address: str) -> None:
         self.page = page
@@ -104,6 +104,7 @@ class TinyModels:
         *,
         chunks: tuple[int, ...] = SHORT_CHUNKS,
         int8: Int8 = "gate",
+        build: BuildName = "f32",
         scaled: Mapping[str, float] | None = None,
         **changes: Any,
     ) -> TinyModel:
@@ -112,7 +113,7 @@ class TinyModels:
         chunks: sizes of the prefill functions. int8: as for build_artifact. scaled: tensor of the checkpoint -> a
         factor on it.
         """
-        name = "-".join([shape, quantization, *map(str, chunks), int8, *changes])
+        name = "-".join([shape, quantization, *map(str, chunks), int8, build, *changes])
         if name not in self._made:
             longer = {"max_position_embeddings": CONTEXT}
             changed = {shape: tiny.SHAPES[shape] | longer | changes}
@@ -121,24 +122,30 @@ class TinyModels:
                 patch.dict(os.environ, {"WEBGEMMA_HOME": str(self.home)}),
                 patch.multiple(gemma4, CHUNKS=chunks, RING_SLACK=max(chunks), SUBGROUP_FOLD=SUBGROUP_FOLD),
             ):
-                self._made[name] = self._build(name, shape, quantization, int8, scaled or {})
+                self._made[name] = self._build(name, shape, quantization, int8, build, scaled or {})
         return self._made[name]
 
     def _build(
-        self, name: str, shape: str, quantization: Quantization, int8: Int8, scaled: Mapping[str, float]
+        self,
+        name: str,
+        shape: str,
+        quantization: Quantization,
+        int8: Int8,
+        build: BuildName,
+        scaled: Mapping[str, float],
     ) -> TinyModel:
         arrays = tiny.weights(shape)
         arrays |= {tensor: arrays[tensor] * np.float32(factor) for tensor, factor in scaled.items()}
         folder, models = self.folder / "checkpoints" / name, self.folder / "models"
 
-        def build() -> None:
+        def make() -> None:
             located = Located(Checkpoint(tiny.write(folder, shape, arrays=arrays)), Source(model=name), name)
             artifact.build_artifact(
                 located, models, name=name, compile_model=compile_model, quantization=quantization, int8=int8
             )
 
-        with patch.object(artifact, "BUILDS", ("f32",)):  # the f16 build runs in no software adapter
-            made_once(folder, build)
+        with patch.object(artifact, "BUILDS", (build,)):
+            made_once(folder, make)
         config = Checkpoint(folder).config
         return TinyModel(self.page, name, config, artifact_weights(config, quantization, ArraySource(arrays)))
 
@@ -150,6 +157,7 @@ def tiny_models(browser: Browser, shared: Path, home: Path) -> Iterator[TinyMode
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     with serving({"/models/": folder / "models"}) as address:
         page = browser.new_page()
+        page.add_init_script(path=Path(__file__).parent.parent / "shader_f16.js")
         errors: list[str] = []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(address)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
+from build_wasm.manifest import BuildName
 from build_wasm.store import read_manifest
 from tests.model.conftest import TinyModels
 
 
-def test_true_golden_logits_pass_and_falsified_ones_are_refused(tiny_models: TinyModels) -> None:
-    model = tiny_models.get("base", "q4")
+@pytest.mark.parametrize("build", ["f32", "f16"])
+def test_true_golden_logits_pass_and_falsified_ones_are_refused(tiny_models: TinyModels, build: BuildName) -> None:
+    model = tiny_models.get("base", "q4", build=build)
     golden = read_manifest(tiny_models.folder / "models" / model.name).golden
     assert golden is not None
     path = f"/models/{model.name}/"

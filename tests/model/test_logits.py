@@ -48,6 +48,14 @@ def test_quantized_logits_are_those_of_the_reference_on_the_same_weights(
         assert np.abs(model.logits(ids[: position + 1]) - expected[position]).max() < 1e-2
 
 
+def test_the_f16_build_differs_by_no_more_than_its_caches_are_rounded(tiny_models: TinyModels) -> None:
+    model, exact = tiny_models.get("base", "q4", build="f16"), tiny_models.get("base", "q4")
+    ids = np.random.default_rng(2).integers(3, model.config.vocab_size, 130).tolist()
+    for position in (8, 129):
+        apart = np.abs(model.logits(ids[: position + 1]) - exact.logits(ids[: position + 1]))
+        assert 1e-4 < apart.max() < 2e-2
+
+
 def test_logits_with_variants_of_kernels_are_those_without(tiny_models: TinyModels) -> None:
     """Shuffles in subgroups of the software adapter's four threads, in every product of decode."""
     model = tiny_models.get("base", "q4")
