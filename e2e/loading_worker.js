@@ -1,7 +1,7 @@
 // Served to the page in place of static/engine/worker.js: the engine with its real loading, storage and GPU memory, and a model that
 // computes nothing. What it answers is the sha256 of the weights that are on the GPU. STALL_MS, where a test puts it before this
 // script: the silence that counts as a failure.
-import { requestDevice } from "./gpu.js";
+import { findGpu } from "./gpu.js";
 import { EngineHost } from "./host.js";
 import { sha256 } from "./sha256.js";
 import { transfersHere, transfersInWorkers } from "./transfer_pool.js";
@@ -71,7 +71,8 @@ const stallMs = self.STALL_MS;
 const host = new EngineHost({
   post: (message, transfer = []) => self.postMessage(message, { transfer }),
   fetch: get,
-  requestDevice,
+  findGpu,
+  instantiate: async () => null, // it computes nothing
   createModel: async (parts) => new WeightsOnly(parts),
   transfers: (baseUrl) => (stallMs ? transfersHere({ baseUrl, fetch: get, stallMs }) : transfersInWorkers(baseUrl)),
 });

@@ -1,4 +1,5 @@
 /** @import { Manifest, BuildSpec } from "../engine/manifest.js" */
+import { CompiledModule } from "../engine/compiled_module.js";
 import { loadWeights } from "../engine/loader.js";
 import { fileAt } from "../engine/manifest.js";
 import { Model } from "../engine/model.js";
@@ -41,7 +42,8 @@ export async function loadModel({ manifest, buildName, device, url, context, var
   const source = new ShardSource({ manifest, baseUrl: url, fetch: fetchBytes, transfers: transfersInWorkers(url) });
   const wasmBytes = await source.file(fileAt(manifest, build.wasm));
   const before = performance.now();
-  const model = await Model.create({ manifest, build: buildName, device, wasmBytes, context, variants });
+  const module = await CompiledModule.instantiate(wasmBytes);
+  const model = Model.create({ manifest, build: buildName, device, module, context, variants });
   const created = performance.now();
   try {
     await loadWeights({

@@ -22,17 +22,27 @@ const RETRY_DELAYS_MS = [200, 400, 800, 1600];
  */
 
 /**
- * Finds a GPU that can run one of the model's builds: f16 where shaders can compute in it, else f32.
+ * @typedef {object} Gpu
+ * @property {GPUDevice} device
+ * @property {AdapterInfo} adapterInfo
+ * @property {string} buildName
+ *
+ * @typedef {object} GpuOptions
+ * @property {string} [force]  name of the build to use
+ * @property {number} [context]  tokens: the device may have larger buffers than the build needs, as far as the GPU has them
+ * @property {GPUPowerPreference} [powerPreference]
+ */
+
+/**
+ * Finds a GPU that can run one of the model's builds: f16 where shaders can compute in it, else f32. Making a device takes the
+ * browser much longer than that, so that it is a step of its own.
  *
  * @param {Record<string, BuildSpec>} builds by name
- * @param {object} [options]
- * @param {string} [options.force] name of the build to use
- * @param {number} [options.context]  tokens: the device may have larger buffers than the build needs, as far as the GPU has them
- * @param {GPUPowerPreference} [options.powerPreference]
- * @returns {Promise<{ device: GPUDevice, adapterInfo: AdapterInfo, buildName: string }>}
+ * @param {GpuOptions} [options]
+ * @returns {Promise<{ buildName: string, requestDevice: () => Promise<Gpu> }>} requestDevice works once; it throws "no-adapter"
  * @throws {WebGemmaError} "no-webgpu", "no-adapter" or "adapter-too-small", which names what is missing
  */
-export async function requestDevice(builds, { force, context = 0, powerPreference = "high-performance" } = {}) {
+export async function findGpu(builds, { force, context = 0, powerPreference = "high-performance" } = {}) {
   // The types promise navigator.gpu; old browsers and pages without TLS have none.
   const gpu = /** @type {GPU | undefined} */ (globalThis.navigator?.gpu);
   if (!gpu) {
@@ -54,16 +64,34 @@ export async function requestDevice(builds, { force, context = 0, powerPreferenc
   const requiredLimits = limitsFor(build, adapter.limits, largestCache(build, context));
   const optional = OPTIONAL_FEATURES.filter((feature) => adapter.features.has(feature));
   const requiredFeatures = [...new Set([...features, ...optional])];
-  try {
-    const device = await adapter.requestDevice({ label: "WebGemma", requiredFeatures, requiredLimits });
-    const { vendor, architecture, device: name, description, subgroupMinSize } = adapter.info;
-    const size = subgroupMinSize === undefined ? {} : { subgroupMinSize };
-    const adapterInfo = { vendor, architecture, device: name, description, features: requiredFeatures, ...size };
-    return { device, adapterInfo, buildName };
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    throw new WebGemmaError("no-adapter", `The GPU cannot be used: ${message}`, HINT_NO_ADAPTER, { cause: error });
-  }
+  return {
+    buildName,
+    async requestDevice() {
+      try {
+        const device = await adapter.requestDevice({ label: "WebGemma", requiredFeatures, requiredLimits });
+        const { vendor, architecture, device: name, description, subgroupMinSize } = adapter.info;
+        const size = subgroupMinSize === undefined ? {} : { subgroupMinSize };
+        const adapterInfo = { vendor, architecture, device: name, description, features: requiredFeatures, ...size };
+        return { device, adapterInfo, buildName };
+      } catch (error) {
+        const message = error instanceof Error ? error.message : String(error);
+        throw new WebGemmaError("no-adapter", `The GPU cannot be used: ${message}`, HINT_NO_ADAPTER, { cause: error });
+      }
+    },
+  };
+}
+
+/**
+ * A device of the GPU that findGpu finds.
+ *
+ * @param {Record<string, BuildSpec>} builds by name
+ * @param {GpuOptions} [options]
+ * @returns {Promise<Gpu>}
+ * @throws {WebGemmaError} see findGpu
+ */
+export async function requestDevice(builds, options) {
+  const gpu = await findGpu(builds, options);
+  return await gpu.requestDevice();
 }
 
 const HINT_NO_ADAPTER =

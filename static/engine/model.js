@@ -1,3 +1,4 @@
+/** @import { CompiledModule } from "./compiled_module.js" */
 /** @import { Manifest, BuildSpec } from "./manifest.js" */
 /** @import { GpuTensor } from "./runtime.js" */
 /** @import { KvCopy } from "./kv_copies.js" */
@@ -78,29 +79,28 @@ export class Model {
   }
 
   /**
-   * Instantiates the wasm, allocates every buffer and records every function; the kernels that the first answer needs
-   * compile while the caller loads the weights.
+   * Allocates every buffer and records every function; the kernels that the first answer needs compile while the caller
+   * loads the weights.
    *
    * @param {object} parts
    * @param {Manifest} parts.manifest
    * @param {string} parts.build  name of the build
    * @param {GPUDevice} parts.device
-   * @param {Uint8Array<ArrayBuffer>} parts.wasmBytes
+   * @param {CompiledModule} parts.module  the model's from here on
    * @param {number} [parts.context]  tokens that the K/V caches hold
    * @param {boolean} [parts.variants]  false: every kernel is the plain one, see kernel_variants.js
-   * @param {AbortSignal} [parts.signal]
-   * @throws {WebGemmaError} "bad-request" for a context beyond the model's or the device's buffers, "aborted"; what the GPU has no room for shows
-   *   in record()
+   * @returns {Model}
+   * @throws {WebGemmaError} "bad-request" for a context beyond the model's or the device's buffers; what the GPU has no room
+   *   for shows in record()
    */
-  static async create({ manifest, build, device, wasmBytes, context = manifest.context.default, variants = true, signal }) {
+  static create({ manifest, build, device, module, context = manifest.context.default, variants = true }) {
     const spec = /** @type {BuildSpec} */ (manifest.builds[build]);
     const most = Math.min(manifest.context.maximum, longestContext(spec, device.limits));
     if (!Number.isInteger(context) || context < 1 || context > most) {
       throw new WebGemmaError("bad-request", `The context must be from 1 to ${most} tokens, not ${context}.`);
     }
-    const runtime = await Runtime.create({ ...{ wasmBytes, device }, checks: spec.checks, variants: spec.variants, plain: !variants });
+    const runtime = new Runtime(device, module, { checks: spec.checks, variants: spec.variants, plain: !variants });
     try {
-      throwIfAborted(signal);
       const model = new Model(runtime, device, manifest, spec, context);
       const first = model.#firstFunctions();
       model.#programs.record(first);

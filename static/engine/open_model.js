@@ -1,3 +1,4 @@
+/** @import { CompiledModule } from "./compiled_module.js" */
 /** @import { BuildSpec, Manifest } from "./manifest.js" */
 /** @import { Progress, Stage } from "./progress.js" */
 /** @import { EngineEvent } from "./protocol.js" */
@@ -23,18 +24,17 @@ import { PartialModel, splitShards } from "./partial_model.js";
  * @property {Manifest} manifest
  * @property {string} build  name among manifest.builds
  * @property {GPUDevice} device
- * @property {Uint8Array<ArrayBuffer>} wasmBytes
+ * @property {CompiledModule} module  the model's from here on
  * @property {number} context  tokens
  * @property {boolean} [variants]  false: plain kernels only
- * @property {AbortSignal} signal
  *
- * @typedef {object} Gpu
- * @property {GPUDevice} device
- * @property {Partial<GPUAdapterInfo>} adapterInfo
+ * @typedef {object} FoundGpu
  * @property {string} buildName
+ * @property {() => Promise<{ device: GPUDevice, adapterInfo: Partial<GPUAdapterInfo> }>} requestDevice
  *
  * @typedef {object} OpenParts  what opening is made of; tests give other ones
- * @property {(builds: Record<string, BuildSpec>, options: { force?: string, context?: number }) => Promise<Gpu>} requestDevice
+ * @property {(builds: Record<string, BuildSpec>, options: { force?: string, context?: number }) => Promise<FoundGpu>} findGpu
+ * @property {(wasmBytes: Uint8Array<ArrayBuffer>) => Promise<CompiledModule>} instantiate
  * @property {(parts: ModelParts) => Promise<LoadedModel>} createModel
  *
  * @typedef {object} OpenOptions
@@ -94,14 +94,15 @@ export async function openFitting(options, parts) {
  * @returns {Promise<Opened & { build: string, context: number }>}
  * @throws {WebGemmaError} "no-adapter", "device-lost", "out-of-memory", "wrong-results", or the loader's; nothing stays on the GPU
  */
-export async function openModel(options, { requestDevice, createModel }, onChosen = () => {}) {
+export async function openModel(options, { findGpu, instantiate, createModel }, onChosen = () => {}) {
   const { manifest, source, variants, signal, onProgress, onStage, onEvent } = options;
   onStage("adapter", "Looking for a GPU");
-  const { device, adapterInfo, buildName: build } = await requestDevice(manifest.builds, {
-    force: options.build,
-    context: options.context,
-  });
+  const { buildName: build, requestDevice } = await findGpu(manifest.builds, { force: options.build, context: options.context });
   const spec = /** @type {BuildSpec} */ (manifest.builds[build]);
+  // Read and instantiated while the browser makes the device.
+  const instantiated = source.file(fileAt(manifest, spec.wasm), signal).then(instantiate);
+  instantiated.catch(() => {}); // awaited below, if there is a device
+  const { device, adapterInfo } = await requestDevice();
   const context = Math.min(options.context, longestContext(spec, device.limits));
   onChosen(build, context);
   if (context < options.context) {
@@ -120,10 +121,9 @@ export async function openModel(options, { requestDevice, createModel }, onChose
   /** @type {Loading | null} */
   let loading = null;
   try {
+    const module = await watch.guard(instantiated);
     throwIfAborted(signal);
-    const wasm = fileAt(manifest, spec.wasm);
-    const wasmBytes = await source.file(wasm, signal);
-    const created = (model = await watch.guard(createModel({ manifest, build, device, wasmBytes, context, variants, signal })));
+    const created = (model = await watch.guard(createModel({ manifest, build, device, module, context, variants })));
     const bufferOf = (/** @type {string} */ name) => created.tensorBuffer(name);
     const { first, later } = splitShards(manifest);
     // Weights arrive while the GPU prepares buffers and kernels, and says whether there is room.

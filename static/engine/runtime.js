@@ -1,15 +1,13 @@
-/** @import { Instance, Module, PackedFunc, Tensor, VirtualMachine } from "@mlc-ai/web-runtime" */
-/** @import { KernelInfo } from "./kernels.js" */
+/** @import { Tensor } from "@mlc-ai/web-runtime" */
+/** @import { CompiledModule } from "./compiled_module.js" */
 /** @import { KernelCheck, VariantSpec } from "./manifest.js" */
 /** @import { Dispatch } from "./program.js" */
-import { instantiate } from "../vendor/web-runtime.js";
 import { CompileQueue } from "./compile_queue.js";
 import { WebGemmaError } from "./errors.js";
 import { runnable, variantsOf } from "./kernel_variants.js";
 import { Kernel } from "./kernels.js";
 import { Program } from "./program.js";
 import { Recorder } from "./recorder.js";
-import { wasmImports } from "./wasm_imports.js";
 
 /**
  * A tensor on the GPU that compiled functions take as an argument.
@@ -28,13 +26,11 @@ import { wasmImports } from "./wasm_imports.js";
  * @property {boolean} [plain]  no variant is to be used
  */
 
-/** A compiled module in the page: its WebAssembly, its kernels and its memory on one GPU device. */
+/** A compiled module on a GPU device: its kernels and its memory there. */
 export class Runtime {
   #device;
-  #instance;
+  #module;
   #recorder;
-  /** @type {VirtualMachine} */
-  #machine;
   /** @type {Map<string, Kernel>} */
   #kernels = new Map();
   /** @type {Map<GpuTensor, Tensor>} */
@@ -42,53 +38,33 @@ export class Runtime {
   #queue = new CompileQueue();
 
   /**
+   * No kernel is compiled yet; each is checked when it is.
+   *
    * @param {GPUDevice} device
-   * @param {Instance} instance
-   * @param {KernelOptions} options
+   * @param {CompiledModule} module  used by no other runtime; disposed of with this one
+   * @param {KernelOptions} [options]
    */
-  constructor(device, instance, { checks = {}, variants = [], plain = false }) {
+  constructor(device, module, { checks = {}, variants = [], plain = false } = {}) {
     this.#device = device;
-    this.#instance = instance;
-    const memory = /** @type {WebAssembly.Memory} */ (/** @type {any} */ (instance).memory.memory);
-    const recorder = new Recorder(device, (address, bytes) =>
-      new Uint8Array(/** @type {ArrayBuffer} */ (memory.buffer), address, bytes),
-    );
+    this.#module = module;
+    const recorder = new Recorder(device, (address, bytes) => new Uint8Array(module.memory, address, bytes));
     this.#recorder = recorder;
-    instance.registerFunc("wasm.WebGPUDeviceAPI", (/** @type {string} */ name) => recorder.deviceFunction(name));
-    instance.registerFunc("wasm.WebGPUCreateShader", (/** @type {string} */ json) => {
-      const { name } = /** @type {KernelInfo} */ (JSON.parse(json));
-      return (/** @type {number[]} */ ...args) => {
+    module.attach({
+      deviceFunction: (name) => recorder.deviceFunction(name),
+      dispatch: (name, args) => {
         const kernel = this.#kernels.get(name);
         if (!kernel) throw new WebGemmaError("unexpected", `The module has no kernel ${name}.`);
         recorder.dispatch(kernel, args);
-      };
-    });
-    /** @type {Record<string, { info: KernelInfo, code: string }>} */
-    let sources;
-    [this.#machine, sources] = this.#scope(() => {
-      const machine = instance.createVirtualMachine(instance.webgpu());
-      const list = instance.getGlobalFunc("webgemma.kernels");
-      const found = JSON.parse(/** @type {string} */ (list(machine.getInternalModule())));
-      return [instance.detachFromCurrentScope(machine), found];
+      },
     });
     const usable = plain ? [] : runnable(variants, device);
     const others = new Set(variants.map(({ variant }) => variant));
-    for (const { info, code } of Object.values(sources)) {
+    for (const { info, code } of Object.values(module.kernels)) {
       const { name } = info;
       if (others.has(name)) continue;
-      const own = variantsOf(name, usable, { sources, checks });
+      const own = variantsOf(name, usable, { sources: module.kernels, checks });
       this.#kernels.set(name, new Kernel(device, info, { code, check: checks[name] }, this.#queue, own));
     }
-  }
-
-  /**
-   * Instantiates the wasm. No kernel is compiled yet; each is checked when it is.
-   *
-   * @param {KernelOptions & { wasmBytes: Uint8Array<ArrayBuffer>, device: GPUDevice }} parts
-   * @returns {Promise<Runtime>}
-   */
-  static async create({ wasmBytes, device, ...options }) {
-    return new Runtime(device, await instantiate(/** @type {any} */ (wasmBytes), wasmImports()), options);
   }
 
   /**
@@ -125,8 +101,9 @@ export class Runtime {
    * @returns {GpuTensor} zeros
    */
   empty(shape, dtype) {
-    const tensor = this.#scope(() =>
-      this.#instance.detachFromCurrentScope(this.#instance.empty([...shape], dtype, this.#instance.webgpu())),
+    const { instance } = this.#module;
+    const tensor = this.#module.scope(() =>
+      instance.detachFromCurrentScope(instance.empty([...shape], dtype, instance.webgpu())),
     );
     const buffer = this.#recorder.bufferAt(tensor.getDataPtr());
     const gpuTensor = { buffer, shape: [...shape], dtype, bytes: shape.reduce((size, n) => size * n, bytesOf(dtype)) };
@@ -159,7 +136,7 @@ export class Runtime {
     /** @type {Dispatch[]} */
     let dispatches;
     try {
-      this.#scope(() => this.#machine.getFunction(name)(...args.map((arg) => this.#tensorOf(arg, name))));
+      this.#module.scope(() => this.#module.machine.getFunction(name)(...args.map((arg) => this.#tensorOf(arg, name))));
     } catch (error) {
       throw WebGemmaError.from(error);
     } finally {
@@ -182,7 +159,7 @@ export class Runtime {
     this.#recorder.dispose();
     this.#tensors.clear();
     this.#kernels.clear();
-    this.#instance.dispose();
+    this.#module.dispose();
   }
 
   /**
@@ -193,22 +170,6 @@ export class Runtime {
     const found = this.#tensors.get(tensor);
     if (!found) throw new WebGemmaError("unexpected", `An argument of ${name} is not a tensor of this runtime.`);
     return found;
-  }
-
-  /**
-   * Runs `action` and frees the TVM objects that it made, other than those it detached.
-   *
-   * @template T
-   * @param {() => T} action
-   * @returns {T}
-   */
-  #scope(action) {
-    this.#instance.beginScope();
-    try {
-      return action();
-    } finally {
-      this.#instance.endScope();
-    }
   }
 }
 

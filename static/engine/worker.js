@@ -1,6 +1,7 @@
 /** @import { HostParts } from "./host.js" */
 /** @import { ToWorker } from "./protocol.js" */
-import { requestDevice } from "./gpu.js";
+import { CompiledModule } from "./compiled_module.js";
+import { findGpu } from "./gpu.js";
 import { GrammarsInWorker } from "./grammars_in_worker.js";
 import { EngineHost } from "./host.js";
 import { Model } from "./model.js";
@@ -12,8 +13,9 @@ const host = new EngineHost({
   // The library of types has no worker scope beside the page's; this is DedicatedWorkerGlobalScope.postMessage.
   post: (message, transfer = []) => self.postMessage(message, { transfer }),
   fetch: (input, init) => fetch(input, init),
-  requestDevice,
-  createModel: (parts) => Model.create(parts),
+  findGpu,
+  instantiate: (wasmBytes) => CompiledModule.instantiate(wasmBytes),
+  createModel: async (parts) => Model.create(parts),
   ...(canNestWorkers ? { transfers: (baseUrl) => transfersInWorkers(baseUrl), grammars } : {}),
 });
 self.addEventListener("message", (/** @type {MessageEvent<ToWorker>} */ event) => void host.handle(event.data));

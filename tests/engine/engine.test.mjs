@@ -9,7 +9,7 @@ import { BASE, FakeDevice, FakeModel, collect, says, serve, smallArtifact, trans
 import { FakeStorage } from "./opfs.mjs";
 
 /** The page and its worker, joined by a real message channel: everything is cloned as between threads. */
-function world({ reply = says("Hello there!"), faults, requestDevice, createModel, change = () => {}, quietMs, inWorkers, grammars } = {}) {
+function world({ reply = says("Hello there!"), faults, requestDevice, instantiate, createModel, change = () => {}, quietMs, inWorkers, grammars } = {}) {
   const { manifest, files } = smallArtifact();
   change(manifest);
   files.set("manifest.json", new TextEncoder().encode(JSON.stringify(manifest)));
@@ -24,20 +24,22 @@ function world({ reply = says("Hello there!"), faults, requestDevice, createMode
     post: (message, transfer = []) => port2.postMessage(message, transfer),
     fetch,
     ...(inWorkers ? { transfers: (baseUrl) => transfersInWorkers(baseUrl, start) } : {}),
-    requestDevice:
-      requestDevice ??
-      (async (builds, { force }) => {
+    findGpu: async (builds, { force }) => ({
+      buildName: force ?? Object.keys(builds)[0],
+      requestDevice: async () => {
         order.push("device");
-        return {
-          device,
-          adapterInfo: { vendor: "acme", architecture: "one", device: "", description: "" },
-          buildName: force ?? Object.keys(builds)[0],
-        };
-      }),
+        await requestDevice?.();
+        return { device, adapterInfo: { vendor: "acme", architecture: "one", device: "", description: "" } };
+      },
+    }),
+    instantiate: async (wasmBytes) => {
+      order.push(`instantiate ${wasmBytes.length}`);
+      await instantiate?.();
+    },
     createModel:
       createModel ??
       (async (parts) => {
-        order.push(`create ${parts.build} ${parts.context} ${parts.wasmBytes.length}${parts.variants === false ? " plain" : ""}`);
+        order.push(`create ${parts.build} ${parts.context}${parts.variants === false ? " plain" : ""}`);
         model.record = async () => void order.push(`record ${model.buffers.get("split")?.buffer.writes.length}`);
         return model;
       }),
@@ -62,7 +64,7 @@ test("loading: stages in order, buffers and kernels prepared while weights arriv
   const stages = [];
   const engine = await load({ onProgress: ({ stage }) => stages.at(-1) !== stage && stages.push(stage) });
   assert.deepEqual(stages, ["manifest", "adapter", "download", "upload", "compile", "ready"]);
-  assert.deepEqual(order, ["device", "create f32 64 16", "record 0"]);
+  assert.deepEqual(order, ["device", "instantiate 16", "create f32 64", "record 0"]);
   assert.deepEqual(engine.manifest, manifest);
   const answer = await engine.chat.completions.create(ask());
   assert.equal(answer.choices[0].message.content, "Hello there!");
@@ -113,7 +115,7 @@ test("a tokenizer that comes after the last shard: the load ends, and so does ev
 test("the build, the context and plain kernels can be asked for", async () => {
   const { load, order } = world();
   const engine = await load({ build: "f32", context: 128, variants: false });
-  assert.equal(order[1], "create f32 128 16 plain");
+  assert.equal(order[2], "create f32 128 plain");
   await engine.dispose();
   await assert.rejects(world().load({ context: 4096 }), { code: "bad-request", message: /4096.*2048/ });
   await assert.rejects(world().load({ build: "f64" }), { code: "bad-request", message: /f64.*f32/ });
@@ -137,6 +139,15 @@ test("copies of the caches stay within the bytes that were asked for, the least 
   assert.deepEqual(await reused(100, "abacab"), [false, false, true, false, true, false], "room for one: b was left before a");
   assert.deepEqual(await reused(0, "aba"), [false, false, false]);
   await assert.rejects(world().load({ cacheBytes: -1 }), { code: "bad-request", message: /cacheBytes is -1/ });
+});
+
+test("the wasm is read and instantiated while the browser makes the device", async () => {
+  let instantiated;
+  const ready = new Promise((resolve) => (instantiated = resolve));
+  const { load, order } = world({ requestDevice: () => ready, instantiate: () => instantiated() });
+  const engine = await load();
+  assert.deepEqual(order.slice(0, 3), ["device", "instantiate 16", "create f32 64"]);
+  await engine.dispose();
 });
 
 test("errors keep their code, message and hint across the worker", async () => {
@@ -335,7 +346,7 @@ test("a context that no buffer of the GPU holds is cut to what they hold, and to
     device.limits[limit] = 32 * most + 31; // a token's K/V takes 32 bytes
     const events = [];
     const engine = await load({ context: 64, onEvent: ({ type, text }) => type === "smaller-context" && events.push(text) });
-    assert.ok(order.some((step) => step.startsWith(`create f32 ${most} `)), order.join());
+    assert.ok(order.includes(`create f32 ${most}`), order.join());
     assert.equal((await engine.stats()).context, most);
     assert.deepEqual(events.map((text) => text.match(/\d+/g)), [[String(most), "64"]]);
     await engine.dispose();

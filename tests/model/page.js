@@ -1,9 +1,10 @@
 // A compiled model in a page, without a worker around it: what the tests of model.js call.
 import { countCreations } from "/static/bench/allocations.js";
+import { CompiledModule } from "/static/engine/compiled_module.js";
 import { choiceMemory } from "/static/engine/choice_memory.js";
 import { download } from "/static/engine/download.js";
 import { checkGolden } from "/static/engine/golden.js";
-import { requestDevice } from "/static/engine/gpu.js";
+import { findGpu, requestDevice } from "/static/engine/gpu.js";
 import { loadWeights } from "/static/engine/loader.js";
 import { fileAt, shardsOf } from "/static/engine/manifest.js";
 import { fetchManifest } from "/static/engine/manifest_fetch.js";
@@ -14,6 +15,7 @@ import { RecoveringModel } from "/static/engine/recovery.js";
 import { Runtime } from "/static/engine/runtime.js";
 import { ShardSource } from "/static/engine/shard_source.js";
 
+const instantiate = (wasmBytes) => CompiledModule.instantiate(wasmBytes);
 const GREEDY = { temperature: 0 };
 /** @type {WeakMap<Model, GPUDevice>} */
 const devices = new WeakMap();
@@ -34,7 +36,8 @@ export async function open(path, context, variants = false) {
   device.addEventListener("uncapturederror", report);
   const files = { baseUrl: url, fetch };
   const wasmBytes = await download(fileAt(manifest, manifest.builds[build].wasm), files);
-  const model = await Model.create({ manifest, build, device, wasmBytes, context, variants });
+  const module = await CompiledModule.instantiate(wasmBytes);
+  const model = Model.create({ manifest, build, device, module, context, variants });
   await loadWeights({ ...files, manifest, device, bufferOf: (name) => model.tensorBuffer(name) });
   // record() would compile kernels that these tests do not use.
   await Promise.all(["decode", "greedy"].map((name) => model.programs.get(name).compile()));
@@ -139,10 +142,8 @@ export async function compileAltered(path, changes, plain) {
     return create({ label, code: text === undefined ? code : code.replaceAll(text, () => other) });
   };
   const { wasm, checks, variants } = manifest.builds.f32;
-  const runtime = await Runtime.create({
-    wasmBytes: await download(fileAt(manifest, wasm), { baseUrl: url, fetch }),
-    ...{ device, checks, variants, plain },
-  });
+  const module = await CompiledModule.instantiate(await download(fileAt(manifest, wasm), { baseUrl: url, fetch }));
+  const runtime = new Runtime(device, module, { checks, variants, plain });
   const uncaptured = [];
   device.addEventListener("uncapturederror", ({ error }) => uncaptured.push(error.message));
   const found = [];
@@ -167,13 +168,18 @@ export async function generateThroughLosses(path, ids, sampling, steps, lossAt) 
   let current = null;
   const events = [];
   const parts = {
-    requestDevice: async (builds, options) => {
-      const found = await requestDevice(builds, options);
-      current = found.device;
-      return found;
+    findGpu: async (builds, options) => {
+      const gpu = await findGpu(builds, options);
+      const requestDevice = async () => {
+        const found = await gpu.requestDevice();
+        current = found.device;
+        return found;
+      };
+      return { ...gpu, requestDevice };
     },
+    instantiate,
     createModel: async (created) => {
-      const model = await Model.create(created);
+      const model = Model.create(created);
       // Compiles what this test uses, and nothing in the background.
       model.compileRest = async () => {};
       model.record = () => Promise.all(["decode", "sample", "prefill_16"].map((name) => model.programs.get(name).compile()));
@@ -224,9 +230,9 @@ export async function generateBeforeTheTable(path, ids, sampling, steps, release
   };
   const ignore = () => {};
   const parts = {
-    requestDevice,
+    ...{ findGpu, instantiate },
     createModel: async (created) => {
-      const model = await Model.create(created);
+      const model = Model.create(created);
       model.compileRest = async () => {};
       model.record = () => Promise.all(["decode", "sample", "prefill_16"].map((name) => model.programs.get(name).compile()));
       return model;

@@ -1,4 +1,5 @@
 // Runs a compiled function: records it once in a worker, replays it, and answers with its buffers.
+import { CompiledModule } from "/static/engine/compiled_module.js";
 import { requestDevice } from "/static/engine/gpu.js";
 import { Runtime } from "/static/engine/runtime.js";
 
@@ -20,7 +21,7 @@ self.addEventListener("message", async ({ data: { wasm, name, tensors, replays, 
     const builds = { f32: { wasm: "", features: [], limits: { maxBufferSize: 1024 }, buffers: [], functions: {} } };
     const { device, adapterInfo, buildName } = await requestDevice(builds);
     const wasmBytes = new Uint8Array(await (await fetch(wasm)).arrayBuffer());
-    const runtime = await Runtime.create({ wasmBytes, device });
+    const runtime = new Runtime(device, await CompiledModule.instantiate(wasmBytes));
     const args = tensors.map(({ shape, dtype, values }) => {
       const tensor = runtime.empty(shape, dtype);
       if (values) device.queue.writeBuffer(tensor.buffer, 0, FLOAT.test(dtype) ? new Float32Array(values) : new Uint32Array(values));
