@@ -29,7 +29,10 @@ LATER_RECORD = """(id) => new Promise((resolve, reject) => {
   const opened = indexedDB.open("webgemma");
   opened.onsuccess = () => {
     const writing = opened.result.transaction("conversations", "readwrite");
-    writing.objectStore("conversations").put({ version: 2 }, `conversation:${id}`);
+    const objects = writing.objectStore("conversations");
+    objects.put({ version: 2 }, `conversation:${id}`);
+    const summary = objects.get(`summary:${id}`);
+    summary.onsuccess = () => objects.put({ ...summary.result, revision: "later" }, `summary:${id}`);
     writing.oncomplete = () => (opened.result.close(), resolve());
   };
   opened.onerror = reject;
@@ -372,9 +375,24 @@ def test_a_conversation_of_a_later_version_of_the_page_says_so_and_what_is_shown
         page.get_by_role("button", name="Dismiss").click()
         sidebar.choose("About cats", item)
         expect(sidebar.toast).to_contain_text(told)
+    page.get_by_role("button", name="Export all", exact=True).click()
+    expect(sidebar.toast).to_contain_text("1 conversation exported. 1 could not be read and is not in the file.")
     page.goto(f"{faked.address}#c=none")
     expect(sidebar.toast).to_contain_text("This conversation is not in this browser.")
     expect(page).to_have_url(shown)
+
+
+def test_what_is_added_to_a_conversation_that_a_later_version_of_the_page_has_kept_is_not_lost_silently(
+    faked: ChatPage, sidebar: Sidebar
+) -> None:
+    faked.ask("About cats")
+    sidebar.expect_titles("About cats")
+    faked.page.evaluate(LATER_RECORD, sidebar.link("About cats").get_attribute("data-id"))
+    assert faked.ask("And dogs?").text == "You said: And dogs?"
+    expect(sidebar.toast).to_contain_text("A later version of this page has kept this conversation")
+    with faked.page.expect_download() as exported:
+        sidebar.choose("About cats", "Export as JSON")
+    assert "You said: And dogs?" in exported.value.path().read_text("utf-8")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ const [RECORD, SUMMARY] = ["conversation:", "summary:"];
 const OLD = "conversation:";
 
 /** @typedef {{ id: string, revision: string, whole: Conversation }} Known  revision: a new one with every write, in the summary */
-/** @typedef {{ type: "changed" | "removed" | "not-kept", id: string }} Change  not-kept: writing failed, as on a full disk */
+/** @typedef {{ type: "changed" | "removed" | "not-kept", id: string }} Change  not-kept: writing failed, see whyNotKept */
 
 /**
  * The conversations of this browser, in IndexedDB. Several tabs may write the same one: what is written is merged with what is there
@@ -86,6 +86,15 @@ export class ConversationStore {
     return record === undefined ? "gone" : isLater(record) ? "later" : "broken";
   }
 
+  /**
+   * @param {string} id  of a conversation that write() did not keep
+   * @returns {Promise<"room" | "later" | "broken">} later, broken: what is kept of it is not written over
+   */
+  async whyNotKept(id) {
+    const record = await this.#use?.("readonly", (objects) => promisifyRequest(objects.get(RECORD + id)));
+    return record === undefined || readable(record) ? "room" : isLater(record) ? "later" : "broken";
+  }
+
   /** @returns {Promise<Conversation[]>} all that can be read, the newest first */
   async readAll() {
     const found = await this.#all(RECORD, (value) => readable(value));
@@ -97,7 +106,7 @@ export class ConversationStore {
    * Keeps a conversation, together with what other tabs have kept of it.
    *
    * @param {Conversation} conversation
-   * @returns {Promise<boolean>} false: there is no room for it
+   * @returns {Promise<boolean>} false: see whyNotKept
    */
   async write(conversation) {
     const written = await this.writeAll([conversation]);
@@ -109,7 +118,7 @@ export class ConversationStore {
    * Keeps all of these or none of them.
    *
    * @param {Conversation[]} conversations
-   * @returns {Promise<boolean>} false: there is no room for them
+   * @returns {Promise<boolean>} false: see whyNotKept
    */
   async writeAll(conversations) {
     try {
@@ -194,8 +203,7 @@ export class ConversationStore {
       if (typeof key !== "string" || !key.startsWith(OLD)) continue;
       const conversation = fromOldRecord(key.slice(OLD.length), value);
       if (!conversation) continue;
-      await this.#use?.("readwrite", (objects) => written(objects, [conversation]));
-      await del(key);
+      if (await this.writeAll([conversation])) await del(key);
     }
   }
 }
@@ -205,6 +213,7 @@ export class ConversationStore {
  * @param {Conversation[]} conversations
  * @param {Known | null} [known]  what was written last: if the database has this revision of it still, it is not read
  * @returns {Promise<Known | null>} when the transaction is through: the last one, as it is there now
+ * @throws {DOMException} where there is no room, or what is kept cannot be read
  */
 async function written(objects, conversations, known = null) {
   const revision = crypto.randomUUID();
@@ -223,9 +232,10 @@ async function written(objects, conversations, known = null) {
       if (known && known.id === id && summary.result?.revision === known.revision) return put(known.whole);
       const stored = objects.get(RECORD + id);
       stored.onsuccess = () => {
-        // A record of a later version of the page, or one that is broken, is not written over.
         const theirs = stored.result === undefined ? null : readable(stored.result);
         if (stored.result === undefined || theirs) put(theirs);
+        // A record of a later version of the page, or one that is broken, is not written over.
+        else objects.transaction.abort();
       };
     };
   }

@@ -31,8 +31,8 @@ export function mountLibrary(store, library, kept) {
   const list = new ConversationListView({ store, library, kept: kept.kept, menu, chosen: () => sidebar.chosen() });
 
   let told = false;
-  kept.subscribe(({ type }) => {
-    if (type === "not-kept" && !told) toast.show(strings.sidebar.writeFailed);
+  kept.subscribe(({ type, id }) => {
+    if (type === "not-kept" && !told) void kept.whyNotKept(id).then((why) => toast.show(strings.sidebar.unkept[why]));
     told = type === "not-kept"; // Once, until it works again.
   });
 
@@ -65,7 +65,10 @@ export function mountLibrary(store, library, kept) {
     if (id !== undefined && !first) return tellUnread(id);
     const name = id !== undefined && first ? fileNameOf(first.title) : strings.files.name;
     download(`${name}.json`, "application/json", toJson(conversations, Date.now()));
-    toast.show(strings.sidebar.exported(conversations.length));
+    const { exported, notExported } = strings.sidebar;
+    const inFile = new Set(conversations.map((one) => one.id));
+    const left = id === undefined ? (await kept.list()).filter((one) => !inFile.has(one.id)).length : 0;
+    toast.show([exported(conversations.length), ...(left > 0 ? [notExported(left)] : [])].join(" "));
   }
 
   /** @param {File} file */
@@ -73,7 +76,10 @@ export function mountLibrary(store, library, kept) {
     try {
       if (file.size > LARGEST_FILE) throw new RecordError(strings.files.tooLarge);
       const conversations = fromJson(await file.text());
-      if (!(await library.add(conversations))) throw new RecordError(strings.files.noRoom);
+      if (!(await library.add(conversations))) {
+        const reasons = await Promise.all(conversations.map(({ id }) => kept.whyNotKept(id)));
+        throw new RecordError(strings.files.unkept[reasons.find((why) => why !== "room") ?? "room"]);
+      }
       toast.show(strings.sidebar.imported(conversations.length));
     } catch (error) {
       toast.show(strings.sidebar.notImported(/** @type {Error} */ (error).message));

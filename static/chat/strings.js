@@ -92,7 +92,11 @@ export const strings = {
     dismiss: "Dismiss",
     none: "No conversations yet. They are kept in this browser, and nowhere else.",
     notKept: "This window keeps nothing: its conversations end with it.",
-    writeFailed: "This conversation could not be kept: the browser has no room for it. Export it, or delete others.",
+    unkept: {
+      room: "This conversation could not be kept: the browser has no room for it. Export it, or delete others.",
+      later: "A later version of this page has kept this conversation, so that what you add here is not kept. Export it, then reload the page.",
+      broken: "This conversation is damaged in the browser's storage, so that what you add is not kept. Export it, then delete it here.",
+    },
     unread: {
       gone: () => "This conversation is not in this browser. It was deleted, or it is kept in another one.",
       later: (/** @type {string} */ title) => `“${title}” was kept by a later version of this page. Reload the page to open it.`,
@@ -102,6 +106,8 @@ export const strings = {
     matches: (/** @type {number} */ count) => plural(count, { one: "# conversation found.", other: "# conversations found." }),
     imported: (/** @type {number} */ count) => plural(count, { one: "# conversation imported.", other: "# conversations imported." }),
     exported: (/** @type {number} */ count) => plural(count, { one: "# conversation exported.", other: "# conversations exported." }),
+    notExported: (/** @type {number} */ count) =>
+      plural(count, { one: "# could not be read and is not in the file.", other: "# could not be read and are not in the file." }),
     notImported: (/** @type {string} */ reason) => `Nothing was imported: ${reason}.`,
     today: "Today",
     yesterday: "Yesterday",
@@ -114,7 +120,11 @@ export const strings = {
     notJson: "the file is not JSON",
     notOurs: "the file has no WebGemma conversations",
     tooLarge: "the file is larger than 200 MB",
-    noRoom: "the browser has no room for it",
+    unkept: {
+      room: "the browser has no room for it",
+      later: "a later version of this page has kept some of it. Reload the page first",
+      broken: "some of it is here already, but damaged. Delete that first",
+    },
     conversation: (/** @type {number} */ index, /** @type {string} */ problem) => `conversation ${index}: ${problem}`,
     you: "You",
   },
