@@ -4,10 +4,10 @@
 /** Largest difference of a logit between two ways through the same prompt, where both compute in floats. */
 const TOLERANCE = 1e-2;
 /**
- * Where prefill rounds activations to int8, a part of the logits' standard deviation. By the numpy reference, random weights of
- * E2B's shapes move by 0.12 of it; one other token in a prompt of 128 moves them by 0.9, another prompt by 3.6.
+ * Where prefill rounds activations, a part of the logits' standard deviation. By the numpy reference, random weights of
+ * E2B's shapes move by 0.12 of it in int8; one other token in a prompt of 128 moves them by 0.9, another prompt by 3.6.
  */
-const INT8_TOLERANCE = 0.5;
+const ROUNDED_TOLERANCE = 0.5;
 const LEAST_PROMPT = 40;
 const ANSWER = 16;
 /** On a slow GPU the longer part of a long prompt is compared with prefill in small chunks. */
@@ -19,7 +19,7 @@ export const GREEDY = { temperature: 0 };
  * @typedef {object} CheckOptions
  * @property {number[]} lengths  of the prompts to check: those whose programs are timed
  * @property {number} smallest  tokens of the smallest prefill program
- * @property {number} [int8From]  tokens of the smallest prefill program that rounds activations to int8; none by default
+ * @property {number} [roundedFrom]  tokens of the smallest prefill program that rounds activations, to int8 or f16; none by default
  * @property {() => number} [now]  ms
  *
  * @typedef {object} LengthCheck
@@ -43,7 +43,7 @@ export const GREEDY = { temperature: 0 };
  * @returns {Promise<Omit<Correctness, "golden">>}
  * @throws {Error} saying what differs
  */
-export async function checkCorrectness(model, ids, { lengths, smallest, int8From = Infinity, now = () => performance.now() }) {
+export async function checkCorrectness(model, ids, { lengths, smallest, roundedFrom = Infinity, now = () => performance.now() }) {
   const prompts = [...new Set([LEAST_PROMPT, ...lengths])].filter((length) => length <= model.context).sort((a, b) => a - b);
   const slow = await slowLogits(model, ids, prompts, { smallest, now });
   /** @type {LengthCheck[]} */
@@ -54,8 +54,8 @@ export async function checkCorrectness(model, ids, { lengths, smallest, int8From
     const expected = /** @type {Float32Array} */ (slow.logits[i]);
     const difference = largestDifference(await model.logits(idAt(ids, last), last), expected);
     // A prompt takes no program of more than twice its size, but for the smallest.
-    const rounded = int8From <= Math.max(2 * last, smallest);
-    const tolerance = rounded ? INT8_TOLERANCE * deviation(expected) : TOLERANCE;
+    const rounded = roundedFrom <= Math.max(2 * last, smallest);
+    const tolerance = rounded ? ROUNDED_TOLERANCE * deviation(expected) : TOLERANCE;
     if (!(difference < tolerance)) {
       const allowed = `${difference}, ${tolerance.toPrecision(2)} allowed`;
       throw new Error(`Logits of a prompt of ${length} tokens after prefill and token by token differ by ${allowed}: this GPU computes wrongly, nothing is timed.`);

@@ -108,11 +108,12 @@ function attention(cache, { rows, position, context, config }) {
  *
  * @param {Work} work
  * @param {Machine} machine
- * @param {boolean} [int8]  whether it multiplies in int8
+ * @param {string} [needs]  of the variant that runs: int8 has a rate of its own; how fast subgroup matrices could be is not measured, so that
+ *   their floor is the memory's
  * @returns {number} microseconds
  */
-export function floorMicroseconds({ bytes, flops }, { bytesPerSecond, flopsPerSecond, int8PerSecond, launchMicroseconds }, int8 = false) {
-  const rate = (int8 && int8PerSecond) || flopsPerSecond;
+export function floorMicroseconds({ bytes, flops }, { bytesPerSecond, flopsPerSecond, int8PerSecond, launchMicroseconds }, needs) {
+  const rate = needs === "subgroup-matrix" ? Infinity : (needs === "int8" && int8PerSecond) || flopsPerSecond;
   return launchMicroseconds + 1e6 * Math.max(bytes / bytesPerSecond, flops / rate);
 }
 

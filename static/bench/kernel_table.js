@@ -66,7 +66,7 @@ export async function timeKernels(clock, dispatches, { runs, reset, step, machin
     const others = dispatches.filter((dispatch) => !group.includes(dispatch));
     const without = others.length ? await timeStep(clock, others, { runs, reset }) : 0;
     const works = group.map((dispatch) => workOf(dispatch, step));
-    const int8 = group.some(({ kernel }) => needsInt8(kernel));
+    const needs = group.map(({ kernel }) => needsOf(kernel)).find((need) => need !== undefined);
     const mean = (/** @type {number[]} */ values) => values.reduce((sum, value) => sum + value, 0) / group.length;
     kernels.push({
       name,
@@ -76,8 +76,8 @@ export async function timeKernels(clock, dispatches, { runs, reset, step, machin
       share: (whole - without) / whole,
       bytes: mean(works.map(({ bytes }) => bytes)),
       flops: mean(works.map(({ flops }) => flops)),
-      int8,
-      floorMicroseconds: mean(works.map((work) => floorMicroseconds(work, machine, int8))),
+      int8: needs === "int8",
+      floorMicroseconds: mean(works.map((work) => floorMicroseconds(work, machine, needs))),
     });
   }
   kernels.sort((a, b) => b.share - a.share);
@@ -85,7 +85,7 @@ export async function timeKernels(clock, dispatches, { runs, reset, step, machin
   return { microseconds: whole, floorMicroseconds: floor, rows: step.rows, position: step.position, kernels };
 }
 
-/** @param {Pick<Kernel, "variant" | "variants">} kernel @returns {boolean} whether what it runs rounds activations to int8 */
-export function needsInt8({ variant, variants }) {
-  return variants.some(({ name, needs }) => name === variant && needs === "int8");
+/** @param {Pick<Kernel, "variant" | "variants">} kernel @returns {string | undefined} what the variant that it runs needs */
+export function needsOf({ variant, variants }) {
+  return variants.find(({ name }) => name === variant)?.needs;
 }

@@ -3,13 +3,15 @@
 /** @import { Correctness } from "./correctness.js" */
 import { goldenCheck } from "../engine/golden.js";
 import { checkCorrectness } from "./correctness.js";
-import { needsInt8 } from "./kernel_table.js";
+import { needsOf } from "./kernel_table.js";
 
 /**
  * @typedef {object} Chosen
  * @property {number} smallest  tokens of the smallest prefill function
- * @property {number} [int8From]  tokens of the smallest one that rounds activations to int8
+ * @property {number} [roundedFrom]  tokens of the smallest one that rounds activations, to int8 or f16
  */
+
+const ROUNDING = ["int8", "subgroup-matrix"];
 
 /**
  * Compiles what is timed and settles which variants run: else a kernel that no prompt has used yet would be the plain one.
@@ -21,8 +23,8 @@ import { needsInt8 } from "./kernel_table.js";
 export async function chooseKernels(model, build) {
   const functions = prefillFunctions(build);
   await model.compile(["decode", "greedy", ...functions.map(([name]) => name)]);
-  const inInt8 = functions.find(([name]) => model.programs.get(name)?.dispatches.some(({ kernel }) => needsInt8(kernel)));
-  return { smallest: functions[0]?.[1] ?? 1, int8From: inInt8?.[1] };
+  const rounding = functions.find(([name]) => model.programs.get(name)?.dispatches.some(({ kernel }) => ROUNDING.includes(needsOf(kernel) ?? "")));
+  return { smallest: functions[0]?.[1] ?? 1, roundedFrom: rounding?.[1] };
 }
 
 /**

@@ -98,21 +98,25 @@ export class KernelChoice {
   async #choose(dispatch) {
     const { kernel } = dispatch;
     try {
-      const before = await this.#memory.recall(kernel.name);
+      const key = keyOf(kernel);
+      const before = await this.#memory.recall(key);
       if (before === "") return;
+      let [best, chosen] = [kernel.pipeline, ""];
+      const verdicts = new Set();
       for (const variant of kernel.contenders) {
         if (before !== undefined && before !== variant.name) continue;
-        const plain = kernel.pipeline;
         const pipeline = await kernel.compileVariant(variant);
-        if (!plain || !pipeline) continue;
-        const found = before === variant.name ? { faster: true, sure: false } : await this.#compare(dispatch, pipeline, plain);
+        if (!best || !pipeline) continue;
+        const found = before === variant.name ? { faster: true, sure: false } : await this.#compare(dispatch, pipeline, best);
         if (!found) return;
-        if (found.faster) kernel.use(variant, pipeline);
-        if (found.sure) await this.#memory.keep(kernel.name, found.faster ? variant.name : "");
-        if (found.faster) return;
+        verdicts.add(found.sure);
+        if (!found.faster) continue;
+        kernel.use(variant, pipeline);
+        [best, chosen] = [pipeline, variant.name];
       }
+      if (verdicts.has(true) && !verdicts.has(false)) await this.#memory.keep(key, chosen);
     } catch {
-      // The plain kernel stays.
+      // What is used so far stays.
     }
   }
 
@@ -121,7 +125,7 @@ export class KernelChoice {
    *
    * @param {Dispatch} dispatch
    * @param {GPUComputePipeline} pipeline
-   * @param {GPUComputePipeline} plain
+   * @param {GPUComputePipeline} plain  the plain kernel's, or the fastest one's so far
    * @returns {Promise<{ faster: boolean, sure: boolean } | null>} null: the model was never idle for long enough
    */
   async #compare(dispatch, pipeline, plain) {
@@ -179,6 +183,15 @@ export class KernelChoice {
     await this.#device.queue.onSubmittedWorkDone();
     return this.#now() - start;
   }
+}
+
+/**
+ * What a choice is remembered by: one that was made without subgroup matrices does not hold beside them.
+ *
+ * @param {Kernel} kernel
+ */
+function keyOf({ name, contenders }) {
+  return [name, ...contenders.filter(({ needs }) => needs === "subgroup-matrix").map((variant) => variant.name)].join(" ");
 }
 
 /** @param {Dispatch | undefined} dispatch */

@@ -43,7 +43,7 @@ export function variantsOf(kernel, variants, { sources, checks }) {
   });
 }
 
-/** @param {Pick<VariantSpec, "needs">} spec */
+/** @param {Pick<KernelVariant, "needs">} spec */
 export function neverSlower({ needs }) {
   return NEVER_SLOWER.has(needs);
 }

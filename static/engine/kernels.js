@@ -20,8 +20,9 @@ import { checkKernel } from "./self_test.js";
  * @property {string} name  the entry point
  * @property {string} code
  * @property {KernelCheck} [check]  what it must compute before it may be used
+ * @property {number} [tolerance]  of the check's sums, for code that rounds
  *
- * @typedef {KernelCode & Pick<VariantSpec, "needs">} KernelVariant
+ * @typedef {KernelCode & { needs: VariantSpec["needs"] | "subgroup-matrix" }} KernelVariant
  */
 
 const AXES = ["blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z"];
@@ -133,9 +134,9 @@ export class Kernel {
   /** @param {KernelCode} source */
   async #pipelineOf(source) {
     const pipeline = await this.#queue.run(() => this.#compile(source));
-    const { name, check } = source;
+    const { name, check, tolerance } = source;
     // Its answer comes behind whatever the GPU does: meanwhile the queue's place is another kernel's.
-    if (check) await checkKernel({ device: this.#device, name, layout: this.layout, pipeline, check });
+    if (check) await checkKernel({ device: this.#device, name, layout: this.layout, pipeline, check, tolerance });
     return pipeline;
   }
 

@@ -5,6 +5,7 @@
 import { CompileQueue } from "./compile_queue.js";
 import { WebGemmaError } from "./errors.js";
 import { runnable, variantsOf } from "./kernel_variants.js";
+import { matrixVariants } from "./matrix_product.js";
 import { Kernel } from "./kernels.js";
 import { Program } from "./program.js";
 import { Recorder } from "./recorder.js";
@@ -62,7 +63,9 @@ export class Runtime {
     for (const { info, code } of Object.values(module.kernels)) {
       const { name } = info;
       if (others.has(name)) continue;
-      const own = variantsOf(name, usable, { sources: module.kernels, checks });
+      // Matrices first: int8 is less exact, and has to be faster than they are.
+      const own = plain ? [] : matrixVariants(name, code, checks[name], device);
+      own.push(...variantsOf(name, usable, { sources: module.kernels, checks }));
       this.#kernels.set(name, new Kernel(device, info, { code, check: checks[name] }, this.#queue, own));
     }
   }

@@ -20,9 +20,10 @@ const STORED = 0x0080 | 0x0008 | 0x0004; // GPUBufferUsage.STORAGE | COPY_DST | 
  * @param {GPUBindGroupLayout} parts.layout
  * @param {GPUComputePipeline} parts.pipeline
  * @param {KernelCheck} parts.check
+ * @param {number} [parts.tolerance]  of sums of floats; default: that of their type
  * @throws {WebGemmaError} "wrong-results", naming the kernel
  */
-export async function checkKernel({ device, name, layout, pipeline, check }) {
+export async function checkKernel({ device, name, layout, pipeline, check, tolerance }) {
   const inputs = check.buffers.map(({ type, words, zeros }, binding) => {
     const buffer = device.createBuffer({ size: 4 * words, usage: STORED });
     // WebGPU's buffers are zeros at first. Mapping each would take longer than the check.
@@ -55,7 +56,7 @@ export async function checkKernel({ device, name, layout, pipeline, check }) {
     await readback.mapAsync(GPUMapMode.READ);
     for (const { binding, at, bytes } of outputs) {
       const { type, sums } = /** @type {KernelCheck["buffers"][number]} */ (check.buffers[binding]);
-      const fault = compareSums(values(type, readback.getMappedRange(at, bytes)), sums ?? [], TOLERANCE[type]);
+      const fault = compareSums(values(type, readback.getMappedRange(at, bytes)), sums ?? [], (TOLERANCE[type] && tolerance) || TOLERANCE[type]);
       if (fault) throw wrong(name, fault);
     }
   } finally {

@@ -7,7 +7,7 @@ import { differences } from "../../static/bench/compare.js";
 import { checkCorrectness } from "../../static/bench/correctness.js";
 import { floorMicroseconds, useOf, workOf } from "../../static/bench/floors.js";
 import { GpuClock } from "../../static/engine/gpu_clock.js";
-import { needsInt8, timeKernels } from "../../static/bench/kernel_table.js";
+import { needsOf, timeKernels } from "../../static/bench/kernel_table.js";
 import { layout, stack, ticks } from "../../static/chat/plot_layout.js";
 import { check as checkTimed, chooseKernels } from "../../static/bench/preparation.js";
 import { FORMAT, parseResult } from "../../static/bench/result.js";
@@ -264,11 +264,11 @@ test("a GPU that is wrong in the largest chunk only is refused", async () => {
 
 test("int8 is allowed more, where a prompt may take it and not elsewhere", async () => {
   const off = { wrong: { 512: 0.5 } };
-  await check(fakeModel(off), { int8From: 512 });
-  const { lengths } = await check(fakeModel(), { int8From: 512 });
+  await check(fakeModel(off), { roundedFrom: 512 });
+  const { lengths } = await check(fakeModel(), { roundedFrom: 512 });
   assert.deepEqual(lengths.map(({ tolerance }) => tolerance > 0.01), [false, false, true, true]);
-  await assert.rejects(check(fakeModel({ wrong: { 512: 5000 } }), { int8From: 512 }), /a prompt of 512/);
-  await assert.rejects(check(fakeModel({ wrong: { 32: 0.5 } }), { int8From: 512 }), /a prompt of 32/);
+  await assert.rejects(check(fakeModel({ wrong: { 512: 5000 } }), { roundedFrom: 512 }), /a prompt of 512/);
+  await assert.rejects(check(fakeModel({ wrong: { 32: 0.5 } }), { roundedFrom: 512 }), /a prompt of 32/);
 });
 
 test("on a slow GPU the rest of long prompts is compared with small chunks", async () => {
@@ -299,7 +299,7 @@ test("variants are chosen for every function that is timed, used by a prompt or 
       kernel.variant = "k__int8";
     },
   };
-  assert.deepEqual(await chooseKernels(model, BUILD), { smallest: 32, int8From: 128 });
+  assert.deepEqual(await chooseKernels(model, BUILD), { smallest: 32, roundedFrom: 128 });
   assert.deepEqual(compiled.sort(), ["decode", "greedy", "prefill_128", "prefill_32", "prefill_512"]);
 });
 
@@ -316,9 +316,10 @@ test("chunks that only a table of kernels shows are checked as well, and so are 
 
 test("products in int8 are told by the variant that runs, and have a floor of their own", () => {
   const variants = [{ name: "k__int8", needs: "int8" }, { name: "k__subgroups", needs: "subgroups" }];
-  assert.deepEqual(["k__int8", "k__subgroups", null].map((variant) => needsInt8({ variant, variants })), [true, false, false]);
+  assert.deepEqual(["k__int8", "k__subgroups", null].map((variant) => needsOf({ variant, variants })), ["int8", "subgroups", undefined]);
   const machine = { bytesPerSecond: 1e9, flopsPerSecond: 1e9, int8PerSecond: 4e9, launchMicroseconds: 0 };
-  assert.deepEqual([false, true].map((int8) => floorMicroseconds({ bytes: 0, flops: 4000 }, machine, int8)), [4, 1]);
+  const floors = [undefined, "int8", "subgroup-matrix"].map((needs) => floorMicroseconds({ bytes: 0, flops: 4000 }, machine, needs));
+  assert.deepEqual(floors, [4, 1, 0]);
 });
 
 test("ticks are round and reach the highest value", () => {

@@ -77,6 +77,21 @@ test("subgroups are asked for where there are any, and how small they may be is 
   assert.equal(adapterInfo.subgroupMinSize, 16);
 });
 
+test("subgroup matrices are asked for with all that their kernels need, or not at all", async (t) => {
+  const features = ["chromium-experimental-subgroup-matrix", "subgroups", "shader-f16"];
+  fakeGpu(t, [adapter(features)]);
+  const { device } = await requestDevice(BUILDS, { force: "f32" });
+  assert.deepEqual([...device.requiredFeatures].sort(), [...features].sort());
+  assert.equal(device.requiredLimits.maxComputeWorkgroupStorageSize, 32768);
+  const small = { maxBufferSize: 2 ** 30, maxComputeWorkgroupStorageSize: 16384 };
+  for (const less of [adapter(features.slice(0, 2)), adapter(features, small)]) {
+    fakeGpu(t, [less]);
+    const without = await requestDevice(BUILDS, { force: "f32" });
+    assert.deepEqual(without.device.requiredFeatures, ["subgroups"]);
+    assert.equal(without.device.requiredLimits.maxComputeWorkgroupStorageSize, 16384);
+  }
+});
+
 test("buffers for a long context: as large as it needs, or as the GPU has them", async (t) => {
   const buffers = [
     { name: "layers.0.k", dtype: "float32", shape: ["context", 1, 512] },

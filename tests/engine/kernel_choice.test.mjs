@@ -70,6 +70,41 @@ test("the faster of two is used, and kept for the next time", async () => {
   assert.deepEqual([...remembered.kept], [["k", "k__int8"]]);
 });
 
+/** The same with subgroup matrices as well. */
+function withMatrices() {
+  const matrix = { name: "k__matrix", needs: "subgroup-matrix" };
+  const k = kernel();
+  return Object.assign(k, {
+    contenders: [matrix, ...k.contenders],
+    compileVariant: async ({ name }) => name.slice("k__".length),
+    use: (_variant, pipeline) => (k.pipeline = pipeline),
+  });
+}
+
+test("the fastest of several is used; int8 only if it is faster than matrices, which are more exact", async () => {
+  for (const [times, chosen] of [
+    [{ matrix: 0.5, int8: 0.4 }, "int8"],
+    [{ matrix: 0.5, int8: 0.48 }, "matrix"],
+    [{ matrix: 2, int8: 0.5 }, "int8"],
+    [{ matrix: 2, int8: 2 }, "plain"],
+  ]) {
+    const { device, now } = gpu({ plain: 1, ...times });
+    const [k, remembered] = [withMatrices(), memory()];
+    await new KernelChoice(device, remembered, { now }).settle([dispatch(k, 1)]);
+    assert.equal(k.pipeline, chosen);
+    assert.deepEqual([...remembered.kept.values()], [chosen === "plain" ? "" : `k__${chosen}`]);
+  }
+});
+
+test("what was chosen without matrices does not hold beside them", async () => {
+  const { device, now } = gpu({ plain: 1, matrix: 0.3, int8: 0.5 });
+  const remembered = memory(new Map([["k", "k__int8"]]));
+  const k = withMatrices();
+  await new KernelChoice(device, remembered, { now }).settle([dispatch(k, 1)]);
+  assert.equal(k.pipeline, "matrix");
+  assert.equal(remembered.kept.get("k"), "k__int8");
+});
+
 test("what is hardly faster is not worth being less exact", async () => {
   const { device, now } = gpu({ plain: 1, int8: 0.95 });
   const [k, remembered] = [kernel(), memory()];

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -14,23 +14,26 @@ from numpy.typing import NDArray
 from playwright.sync_api import Page
 
 from build_wasm.kernels import PASS_OPTIONS
+from build_wasm.wasm import MAX_WORKGROUP_BYTES
 
 Arrays = Mapping[str, NDArray[Any]]
 
 RUN = """
-async ({ wgsl, buffers, uniforms, grid }) => {
+async ({ wgsl, buffers, uniforms, grid, workgroupBytes }) => {
   const decode = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const encode = (bytes) => {
     let text = "";
     for (let i = 0; i < bytes.length; i += 32768) text += String.fromCharCode(...bytes.subarray(i, i + 32768));
     return btoa(text);
   };
-  if (!globalThis.kernelDevice) {
+  const devices = (globalThis.kernelDevices ??= new Map()); // by what a workgroup may hold
+  if (!devices.has(workgroupBytes)) {
     const adapter = await navigator.gpu.requestAdapter();
     const requiredFeatures = ["subgroups", "shader-f16"].filter((feature) => adapter.features.has(feature));
-    globalThis.kernelDevice = await adapter.requestDevice({ requiredFeatures });
+    const requiredLimits = { maxComputeWorkgroupStorageSize: workgroupBytes };
+    devices.set(workgroupBytes, await adapter.requestDevice({ requiredFeatures, requiredLimits }));
   }
-  const device = globalThis.kernelDevice;
+  const device = devices.get(workgroupBytes);
   device.pushErrorScope("validation");
   const module = device.createShaderModule({ code: wgsl });
   const { messages } = await module.getCompilationInfo();
@@ -130,16 +133,26 @@ class Kernels:
         self.page = page
 
     def run(
-        self, function: Any, buffers: Arrays, scalars: Mapping[str, int] | None = None, *, emulated_subgroups: int = 0
+        self,
+        function: Any,
+        buffers: Arrays,
+        scalars: Mapping[str, int] | None = None,
+        *,
+        emulated_subgroups: int = 0,
+        rewritten: Callable[[str], str] | None = None,
+        workgroup_bytes: int = MAX_WORKGROUP_BYTES,
     ) -> dict[str, NDArray[Any]]:
         """Run once; return every buffer as it is afterwards, in the dtype and shape that it was given with.
 
         Symbolic extents are taken from the arrays' shapes; vector buffers (float32x4) take scalar arrays.
-        emulated_subgroups: threads of each subgroup, in place of the adapter's own.
+        emulated_subgroups: threads of each subgroup, in place of the adapter's own. rewritten: gives the WGSL to run in
+        place of the function's own. workgroup_bytes: that a workgroup may hold.
         """
         wgsl = wgsl_of(function)
         if emulated_subgroups:
             wgsl = with_subgroups_of(emulated_subgroups, wgsl)
+        if rewritten:
+            wgsl = rewritten(wgsl)
         symbols = dict(scalars or {})
         for parameter in function.params:
             if str(parameter.name) not in buffers:
@@ -155,7 +168,10 @@ class Kernels:
             name = variable.removesuffix("_ptr")
             bound.append({"name": name, "binding": int(binding), "data": _base64(buffers[name])})
         uniforms = _uniforms(wgsl, symbols, grid)
-        outcome = self.page.evaluate(RUN, {"wgsl": wgsl, "buffers": bound, "uniforms": uniforms, "grid": grid})
+        outcome = self.page.evaluate(
+            RUN,
+            {"wgsl": wgsl, "buffers": bound, "uniforms": uniforms, "grid": grid, "workgroupBytes": workgroup_bytes},
+        )
         if "fault" in outcome:
             raise AssertionError(f"{outcome['fault']}\n{wgsl}")
         return {
