@@ -91,8 +91,9 @@ export class ConversationStore {
    * @returns {Promise<"room" | "later" | "broken">} later, broken: what is kept of it is not written over
    */
   async whyNotKept(id) {
-    const record = await this.#use?.("readonly", (objects) => promisifyRequest(objects.get(RECORD + id)));
-    return record === undefined || readable(record) ? "room" : isLater(record) ? "later" : "broken";
+    if (await this.read(id)) return "room";
+    const why = await this.whyUnread(id);
+    return why === "gone" ? "room" : why;
   }
 
   /** @returns {Promise<Conversation[]>} all that can be read, the newest first */

@@ -1,14 +1,12 @@
 /** @import { BuildSpec } from "./manifest.js" */
 import { largestCache } from "./memory.js";
-import { FEATURE as MATRICES, WORKGROUP_BYTES, rememberMatrices } from "./matrix_product.js";
+import { FEATURES as MATRICES, WORKGROUP_BYTES, offersMatrices, rememberMatrices } from "./matrix_product.js";
 import { delay } from "./retry.js";
 import { WebGemmaError } from "./errors.js";
 
 const F16 = "shader-f16";
 /** @type {GPUFeatureName[]} */
 const OPTIONAL_FEATURES = ["timestamp-query", "subgroups"];
-/** What kernels in subgroup matrices need, beside the feature itself. @type {GPUFeatureName[]} */
-const BESIDE_MATRICES = ["subgroups", F16];
 /** How large a K/V cache can be. */
 const CACHE_LIMITS = new Set(["maxBufferSize", "maxStorageBufferBindingSize"]);
 /** A fresh browser may answer null while its GPU process restarts (seen on Linux with NVIDIA). */
@@ -66,9 +64,8 @@ export async function findGpu(builds, { force, context = 0, powerPreference = "h
   }
   const requiredLimits = limitsFor(build, adapter.limits, largestCache(build, context));
   const optional = OPTIONAL_FEATURES.filter((feature) => adapter.features.has(feature));
-  const matrices = /** @type {GPUFeatureName[]} */ ([MATRICES, ...BESIDE_MATRICES]);
-  if (matrices.every((feature) => adapter.features.has(feature)) && adapter.limits.maxComputeWorkgroupStorageSize >= WORKGROUP_BYTES) {
-    optional.push(...matrices);
+  if (offersMatrices(adapter)) {
+    optional.push(...MATRICES);
     requiredLimits.maxComputeWorkgroupStorageSize = WORKGROUP_BYTES;
   }
   const requiredFeatures = [...new Set([...features, ...optional])];

@@ -100,21 +100,20 @@ export class KernelChoice {
     try {
       const key = keyOf(kernel);
       const before = await this.#memory.recall(key);
-      if (before === "") return;
+      if (before !== undefined) return await useAgain(kernel, before);
       let [best, chosen] = [kernel.pipeline, ""];
-      const verdicts = new Set();
+      const sure = [];
       for (const variant of kernel.contenders) {
-        if (before !== undefined && before !== variant.name) continue;
         const pipeline = await kernel.compileVariant(variant);
         if (!best || !pipeline) continue;
-        const found = before === variant.name ? { faster: true, sure: false } : await this.#compare(dispatch, pipeline, best);
+        const found = await this.#compare(dispatch, pipeline, best);
         if (!found) return;
-        verdicts.add(found.sure);
+        sure.push(found.sure);
         if (!found.faster) continue;
         kernel.use(variant, pipeline);
         [best, chosen] = [pipeline, variant.name];
       }
-      if (verdicts.has(true) && !verdicts.has(false)) await this.#memory.keep(key, chosen);
+      if (sure.length > 0 && sure.every(Boolean)) await this.#memory.keep(key, chosen);
     } catch {
       // What is used so far stays.
     }
@@ -183,6 +182,16 @@ export class KernelChoice {
     await this.#device.queue.onSubmittedWorkDone();
     return this.#now() - start;
   }
+}
+
+/**
+ * @param {Kernel} kernel
+ * @param {string} name  of the variant that was chosen before, or "" for none
+ */
+async function useAgain(kernel, name) {
+  const variant = kernel.contenders.find((contender) => contender.name === name);
+  const pipeline = variant && (await kernel.compileVariant(variant));
+  if (pipeline && kernel.pipeline) kernel.use(variant, pipeline);
 }
 
 /**

@@ -10,9 +10,15 @@
  * @typedef {{ componentType: string, resultComponentType: string, M: number, N: number, K: number }} MatrixConfig
  */
 
-export const FEATURE = "chromium-experimental-subgroup-matrix";
+/** What the kernels need of a GPU; the name of the first is not in the library of types yet. */
+export const FEATURES = /** @type {GPUFeatureName[]} */ (["chromium-experimental-subgroup-matrix", "subgroups", "shader-f16"]);
 /** What the tiles and the matrices on their way out take at most, in bytes of workgroup memory. */
 export const WORKGROUP_BYTES = 32768;
+
+/** @param {Pick<GPUAdapter, "features" | "limits">} gpu  an adapter, or a device */
+export function offersMatrices({ features, limits }) {
+  return FEATURES.every((feature) => features.has(feature)) && limits.maxComputeWorkgroupStorageSize >= WORKGROUP_BYTES;
+}
 
 /**
  * What a device's adapter told: `device.adapterInfo` need not have the sizes (seen in Dawn for Node.js).
@@ -50,11 +56,8 @@ const TOLERANCE = 2e-3;
  * @returns {KernelVariant[]} none or one
  */
 export function matrixVariants(kernel, code, check, device) {
-  const { features, limits } = device;
   const [, rows, geglu] = NAME.exec(kernel) ?? [];
-  if (rows === undefined || !check) return [];
-  if (![FEATURE, "subgroups", "shader-f16"].every((feature) => features.has(feature))) return [];
-  if (limits.maxComputeWorkgroupStorageSize < WORKGROUP_BYTES) return [];
+  if (rows === undefined || !check || !offersMatrices(device)) return [];
   const { subgroupMinSize: size, subgroupMaxSize, subgroupMatrixConfigs = [] } = infos.get(device) ?? {};
   if (size === undefined || size !== subgroupMaxSize) return []; // which thread is in which subgroup would not be certain
   const name = kernel.replace(/_kernel$/, "__matrix_kernel");
@@ -102,6 +105,11 @@ ${each(down, (r) => `      let left_${r} = ${left}(&x_tile, (top + ${r * M}u) * 
 ${each(across, (c) => `      let right_${c} = ${right}(&w_tile, (side + ${c * N}u) * ${STRIDE}u + ${k * K}u, ${STRIDE}u);`)}
 ${each(down * across, (i) => `      sum_${i} = subgroupMatrixMultiplyAccumulate(left_${Math.floor(i / across)}, right_${i % across}, sum_${i});`)}
     }`;
+  // What a thread brings of X and W for a step of K, from memory into registers.
+  const fetch = (/** @type {string} */ step) => `
+${each(loads, (i) => `    x_${i} = X_ptr[((first + ${(i * THREADS) / 8}u + tx / 8u) * chunks + ${step}) * 8u + tx % 8u];`)}
+    codes = W_ptr[w_row + ${step}];
+    scale = S_ptr[(w_row + ${step}) / 2u] >> ((w_row + ${step}) % 2u * 16u);`;
   // A thread's values of Y, from the matrix that each subgroup has stored.
   const write = (/** @type {number} */ i) => `
   subgroupMatrixStore<row_major>(&products, subgroup * ${M * N}u, sum_${i}, ${N}u);
@@ -154,9 +162,10 @@ fn ${name}(
   var group = part * groups;
   let end = group + groups;
 ${each(down * across, (i) => `  var sum_${i} : subgroup_matrix_result<f32, ${N}, ${M}>;`)}
-${each(loads, (i) => `  var x_${i} = X_ptr[((first + ${(i * THREADS) / 8}u + tx / 8u) * chunks + group) * 8u + tx % 8u];`)}
-  var codes = W_ptr[w_row + group];
-  var scale = S_ptr[(w_row + group) / 2u] >> ((w_row + group) % 2u * 16u);
+${each(loads, (i) => `  var x_${i} : vec4<f32>;`)}
+  var codes : vec4<u32>;
+  var scale : u32;
+${fetch("group")}
   for (; group < end; group += 1u) {
 ${each(
   loads,
@@ -175,10 +184,7 @@ ${each(4, (e) => `      w_tile[at + ${e}u] = f16(w[${e}]);`)}
     }`,
 )}
     workgroupBarrier();
-    if (group + 1u < end) { // on its way from memory meanwhile
-${each(loads, (i) => `      x_${i} = X_ptr[((first + ${(i * THREADS) / 8}u + tx / 8u) * chunks + group + 1u) * 8u + tx % 8u];`)}
-      codes = W_ptr[w_row + group + 1u];
-      scale = S_ptr[(w_row + group + 1u) / 2u] >> ((w_row + group + 1u) % 2u * 16u);
+    if (group + 1u < end) { // on its way from memory meanwhile${fetch("(group + 1u)")}
     }
     ${each(GROUP / K, multiply)}
     workgroupBarrier();

@@ -58,15 +58,14 @@ export class Runtime {
         recorder.dispatch(kernel, args);
       },
     });
-    const usable = plain ? [] : runnable(variants, device);
+    const usable = runnable(variants, device);
     const others = new Set(variants.map(({ variant }) => variant));
     for (const { info, code } of Object.values(module.kernels)) {
       const { name } = info;
       if (others.has(name)) continue;
       // Matrices first: int8 is less exact, and has to be faster than they are.
-      const own = plain ? [] : matrixVariants(name, code, checks[name], device);
-      own.push(...variantsOf(name, usable, { sources: module.kernels, checks }));
-      this.#kernels.set(name, new Kernel(device, info, { code, check: checks[name] }, this.#queue, own));
+      const own = () => [...matrixVariants(name, code, checks[name], device), ...variantsOf(name, usable, { sources: module.kernels, checks })];
+      this.#kernels.set(name, new Kernel(device, info, { code, check: checks[name] }, this.#queue, plain ? [] : own()));
     }
   }
 
