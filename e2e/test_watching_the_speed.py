@@ -46,25 +46,19 @@ def test_a_person_watches_the_speed_while_chatting(page: Page, bare_address: str
     expect(panel).to_be_hidden()
 
 
-def test_the_first_token_is_one_that_the_model_thinks(page: Page, bare_address: str) -> None:
-    fake = FakeEngine(page)
-    chat = ChatPage(page, bare_address)
-    chat.open()
-    chat.wait_until_ready()
+def test_the_first_token_is_one_that_the_model_thinks(faked: ChatPage, fake_engine: FakeEngine) -> None:
+    page = faked.page
     page.get_by_role("button", name="Performance").click()
-    fake.answer("So.", thoughts="well " * 10, hold_after=5)
-    chat.type_and_send("Go")
+    fake_engine.answer("So.", thoughts="well " * 10, hold_after=5)
+    faked.type_and_send("Go")
     first = page.get_by_role("dialog", name="Performance").get_by_text("First token after").locator("xpath=../dd")
     expect(first).to_have_text(re.compile(r"\d ms"))
-    fake.release()
-    assert chat.wait_for_answer().text == "So."
+    fake_engine.release()
+    assert faked.wait_for_answer().text == "So."
 
 
-def test_what_is_not_available_is_said(page: Page, bare_address: str) -> None:
-    FakeEngine(page)
-    chat = ChatPage(page, bare_address)
-    chat.open()
-    chat.wait_until_ready()
+def test_what_is_not_available_is_said(faked: ChatPage) -> None:
+    page = faked.page
     page.get_by_role("button", name="Performance").click()
     panel = page.get_by_role("dialog", name="Performance")
     expect(panel).to_contain_text("The engine does not say how much memory it uses.")
@@ -72,11 +66,8 @@ def test_what_is_not_available_is_said(page: Page, bare_address: str) -> None:
     expect(panel).to_contain_text("Not available: this GPU or browser has no timestamp queries")
 
 
-def test_the_benchmark_opens_from_the_panel_ready_to_run_and_follows_the_theme(page: Page, bare_address: str) -> None:
-    FakeEngine(page)
-    chat = ChatPage(page, bare_address)
-    chat.open()
-    chat.wait_until_ready()
+def test_the_benchmark_opens_from_the_panel_ready_to_run_and_follows_the_theme(faked: ChatPage) -> None:
+    page = faked.page
     page.get_by_role("button", name="Performance").click()
     panel = page.get_by_role("dialog", name="Performance")
     expect(panel).to_contain_text("Fake GPU")  # What the engine says comes in above the link.
@@ -88,15 +79,14 @@ def test_the_benchmark_opens_from_the_panel_ready_to_run_and_follows_the_theme(p
     page.get_by_role("button", name="Use the light theme").click()
 
 
-def test_escape_in_the_message_field_stops_the_answer_and_leaves_the_panel_open(page: Page, bare_address: str) -> None:
-    fake = FakeEngine(page)
-    chat = ChatPage(page, bare_address)
-    chat.open()
-    chat.wait_until_ready()
+def test_escape_in_the_message_field_stops_the_answer_and_leaves_the_panel_open(
+    faked: ChatPage, fake_engine: FakeEngine
+) -> None:
+    page = faked.page
     page.get_by_role("button", name="Performance").click()
-    fake.answer("word " * 50, hold_after=5)
-    chat.type_and_send("Go")
-    chat.wait_for_first_words()
-    chat.message.press("Escape")
-    assert chat.wait_for_answer().finish_reason == "abort"
+    fake_engine.answer("word " * 50, hold_after=5)
+    faked.type_and_send("Go")
+    faked.wait_for_first_words()
+    faked.message.press("Escape")
+    assert faked.wait_for_answer().finish_reason == "abort"
     expect(page.get_by_role("dialog", name="Performance")).to_be_visible()

@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from build_wasm.kernels import PASS_OPTIONS
 from build_wasm.wasm import MAX_WORKGROUP_BYTES
 
 Arrays = Mapping[str, NDArray[Any]]
+# For a page's start: runs the f16 build's kernels where no adapter has shader-f16.
+SHADER_F16 = Path(__file__).parent.parent / "shader_f16.js"
 
 RUN = """
 async ({ wgsl, buffers, uniforms, grid, workgroupBytes }) => {
@@ -138,19 +141,16 @@ class Kernels:
         buffers: Arrays,
         scalars: Mapping[str, int] | None = None,
         *,
-        emulated_subgroups: int = 0,
         rewritten: Callable[[str], str] | None = None,
         workgroup_bytes: int = MAX_WORKGROUP_BYTES,
     ) -> dict[str, NDArray[Any]]:
         """Run once; return every buffer as it is afterwards, in the dtype and shape that it was given with.
 
         Symbolic extents are taken from the arrays' shapes; vector buffers (float32x4) take scalar arrays.
-        emulated_subgroups: threads of each subgroup, in place of the adapter's own. rewritten: gives the WGSL to run in
-        place of the function's own. workgroup_bytes: that a workgroup may hold.
+        rewritten: gives the WGSL to run in place of the function's own, as with_subgroups_of does.
+        workgroup_bytes: that a workgroup may hold.
         """
         wgsl = wgsl_of(function)
-        if emulated_subgroups:
-            wgsl = with_subgroups_of(emulated_subgroups, wgsl)
         if rewritten:
             wgsl = rewritten(wgsl)
         symbols = dict(scalars or {})

@@ -54,15 +54,10 @@ LOAD = re.compile(
 # more workgroup memory than software adapters have.
 PADDED, TIGHT = 40, 32
 
-LOADS = """
-fn left_of_{tile}(at : u32) -> array<f32, {mk}> {{
-  var m : array<f32, {mk}>;
-  for (var i = 0u; i < {mk}u; i += 1u) {{ m[i] = {tile}[at + i / {K}u * {stride}u + i % {K}u]; }}
-  return m;
-}}
-fn right_of_{tile}(at : u32) -> array<f32, {nk}> {{
-  var m : array<f32, {nk}>;
-  for (var i = 0u; i < {nk}u; i += 1u) {{ m[i] = {tile}[at + i / {K}u * {stride}u + i % {K}u]; }}
+LOAD_ONE = """
+fn {side}_of_{tile}(at : u32) -> array<f32, {size}> {{
+  var m : array<f32, {size}>;
+  for (var i = 0u; i < {size}u; i += 1u) {{ m[i] = {tile}[at + i / {K}u * {stride}u + i % {K}u]; }}
   return m;
 }}
 """
@@ -86,11 +81,8 @@ fn store_products(at : u32, value : array<f32, {mn}>) {{
 def without_matrices(wgsl: str, matrices: Matrices) -> str:
     """Each thread has whole matrices, and computes what its subgroup would; nothing is rounded to f16."""
     M, N, K = matrices.M, matrices.N, matrices.K
-    sizes = {"mk": M * K, "nk": N * K, "mn": M * N, "N": N, "K": K}
-    loads = LOAD.findall(wgsl)
-    tiles = {tile for _, _, tile, _, _ in loads}
-    found = {(side, order, int(stride)) for side, order, _, _, stride in loads}
-    assert found == {("left", "row", PADDED), ("right", "col", PADDED)}
+    found = {(side, tile, order, int(stride)) for side, order, tile, _, stride in LOAD.findall(wgsl)}
+    assert found == {("left", "x_tile", "row", PADDED), ("right", "w_tile", "col", PADDED)}
     for extension in ("f16", "subgroups", "chromium_experimental_subgroup_matrix"):
         wgsl = wgsl.replace(f"enable {extension};", "")
     wgsl = re.sub(r",\s*@builtin\(subgroup_id\) subgroup : u32", "", wgsl)
@@ -104,5 +96,8 @@ def without_matrices(wgsl: str, matrices: Matrices) -> str:
     wgsl = wgsl.replace(f"* {PADDED}u", f"* {TIGHT}u")
     assert "subgroup_matrix" not in wgsl
     assert "subgroupMatrix" not in wgsl
-    functions = [LOADS.format(tile=tile, stride=TIGHT, **sizes) for tile in tiles]
-    return wgsl + "".join(functions) + MULTIPLY.format(**sizes)
+    loads = [
+        LOAD_ONE.format(side=side, tile=tile, size=size, K=K, stride=TIGHT)
+        for side, tile, size in (("left", "x_tile", M * K), ("right", "w_tile", N * K))
+    ]
+    return wgsl + "".join(loads) + MULTIPLY.format(mk=M * K, nk=N * K, mn=M * N, N=N, K=K)

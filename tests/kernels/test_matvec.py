@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +14,7 @@ from build_wasm.kernels.formats import PER_CHUNK, Format, Matrix
 from build_wasm.kernels.matvec import Prologue, Tiling, matvec, ple_matvec, shape_numbers, tiling
 from build_wasm.kernels.norms import add_norm
 from build_wasm.reference import gelu_tanh, rms
-from tests.kernels.harness import Kernels
+from tests.kernels.harness import Kernels, with_subgroups_of
 from tests.kernels.packing import in_order_of, packed, random
 
 EPS = 1e-6
@@ -39,9 +41,9 @@ OWN_FOLD = 4  # a software adapter's subgroups have four threads
 folds = pytest.mark.parametrize("fold", [0, OWN_FOLD, SUBGROUP_FOLD])
 
 
-def emulated(fold: int) -> int:
-    """Threads of subgroups that the adapter has not."""
-    return fold if fold > OWN_FOLD else 0
+def emulated(fold: int) -> Callable[[str], str] | None:
+    """Makes subgroups of so many threads, if the adapter has not."""
+    return partial(with_subgroups_of, fold) if fold > OWN_FOLD else None
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_product(
         matvec(None if prologue == "ready" else columns, format_, tile, prologue, fold=fold),
         buffers(matrix, weight, scales, given, given, unused, rows + 5),
         numbers(matrix, tile, offset=5),
-        emulated_subgroups=emulated(fold),
+        rewritten=emulated(fold),
     )["OUT"]
     assert np.isnan(result[:5]).all()
     np.testing.assert_allclose(result[5:], (w @ x[0]), rtol=1e-4, atol=1e-4)
@@ -95,7 +97,7 @@ def test_norm_before_product(
         matvec(columns, format_, tile, "norm", delta=delta, scaled=scaled, normed=normed, eps=EPS, fold=fold),
         buffers(matrix, weight, scales, h, d, norms, 48),
         numbers(matrix, tile),
-        emulated_subgroups=emulated(fold),
+        rewritten=emulated(fold),
     )
     stream = h + rms(d, norms[0], EPS) if delta else h
     stream = stream * norms[1, 0] if scaled else stream
@@ -115,7 +117,7 @@ def test_geglu_in_the_order_of_its_consumer(kernels: Kernels, fold: int) -> None
         matvec(64, "q4", tile, "natural", geglu_for="q4", fold=fold),
         buffers(matrix, weight, scales, x, x, x, 96),
         numbers(matrix, tile),
-        emulated_subgroups=emulated(fold),
+        rewritten=emulated(fold),
     )["OUT"]
     y = w @ x[0]
     np.testing.assert_allclose(result, in_order_of(consumer, gelu_tanh(y[0::2]) * y[1::2]), rtol=1e-4, atol=1e-4)
@@ -132,7 +134,7 @@ def test_softcap(kernels: Kernels, fold: int) -> None:
         matvec(64, "q4", tile, "natural", softcap=30.0, fold=fold),
         buffers(matrix, weight, scales, x, x, x, 70),
         numbers(matrix, tile),
-        emulated_subgroups=emulated(fold),
+        rewritten=emulated(fold),
     )["OUT"]
     np.testing.assert_allclose(result, 30 * np.tanh(w @ x[0] / 30), rtol=1e-4, atol=1e-4)
 
@@ -160,7 +162,7 @@ def test_per_layer_embedding_product(kernels: Kernels, format_: Literal["q4", "f
             "W": weight.ravel(), "S": scales.ravel(), "OUT": np.full(64, np.nan, np.float32),
         },
         {"layer": layer, "at": 1},
-        emulated_subgroups=emulated(fold),
+        rewritten=emulated(fold),
     )["OUT"]  # fmt: skip
     embedding = (rms(ctx[:, layer * P : (layer + 1) * P], norm[0], EPS) + rows[token] * P**0.5) * 2**-0.5
     np.testing.assert_allclose(result, w @ (gelu_tanh(gate) * embedding)[0], rtol=2e-4, atol=2e-4)

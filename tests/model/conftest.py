@@ -24,6 +24,7 @@ from build_wasm.reference import forward
 from build_wasm.tensors import ArraySource
 from build_wasm.weights import artifact_weights
 from tests import tiny
+from tests.kernels.harness import SHADER_F16
 from tests.serving import serving
 from tests.shared import made_once
 
@@ -157,7 +158,7 @@ def tiny_models(browser: Browser, shared: Path, home: Path) -> Iterator[TinyMode
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     with serving({"/models/": folder / "models"}) as address:
         page = browser.new_page()
-        page.add_init_script(path=Path(__file__).parent.parent / "shader_f16.js")
+        page.add_init_script(path=SHADER_F16)
         errors: list[str] = []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(address)

@@ -69,13 +69,19 @@ test("what is long is written less often while it is answered", async (t) => {
   await chat.kept.remove(id);
 });
 
-test("what could not be kept for want of room is listed, exported and renamed as it is now", async (t) => {
+/** A page with an answered conversation, and no room to keep what comes from here on, until room(). */
+async function openWithoutRoom(t, refuse = async () => false) {
   const chat = await openChat(t);
   const cats = chat.ask("About cats");
   chat.asked[0].end();
   await settle();
   const { write } = chat.kept;
-  chat.kept.write = async () => false;
+  chat.kept.write = refuse;
+  return { chat, cats, room: () => (chat.kept.write = write) };
+}
+
+test("what could not be kept for want of room is listed, exported and renamed as it is now", async (t) => {
+  const { chat, cats, room } = await openWithoutRoom(t);
   chat.session.send("And kittens?");
   chat.asked[1].say("small");
   chat.asked[1].end();
@@ -95,7 +101,7 @@ test("what could not be kept for want of room is listed, exported and renamed as
   assert.deepEqual((await chat.library.read()).filter(ours).map(({ id }) => id), [dogs]);
   await undo();
   assert.deepEqual((await chat.library.read(cats)).map(({ turns }) => turns.length), [4]);
-  chat.kept.write = write;
+  room();
   await chat.library.flush();
   assert.equal((await chat.kept.read(cats)).turns.length, 4);
 });
@@ -120,12 +126,7 @@ test("what could not be kept for want of room is held, and kept when there is so
 });
 
 test("what could not be kept for want of room and is deleted while it is shown does not come back by itself", async (t) => {
-  const chat = await openChat(t);
-  const cats = chat.ask("About cats");
-  chat.asked[0].end();
-  await settle();
-  const { write } = chat.kept;
-  chat.kept.write = async () => false;
+  const { chat, cats, room } = await openWithoutRoom(t);
   chat.session.send("And kittens?");
   chat.asked[1].end();
   await settle();
@@ -135,20 +136,17 @@ test("what could not be kept for want of room and is deleted while it is shown d
   assert.deepEqual(await chat.library.read(cats), []);
   await undo();
   assert.equal(chat.store.state.turns.length, 4);
-  chat.kept.write = write;
+  room();
   await chat.library.flush();
   await chat.kept.remove(cats);
 });
 
 test("what could not be kept for want of room and is deleted while it is tried again does not come back by itself", async (t) => {
-  const chat = await openChat(t);
-  const cats = chat.ask("About cats");
-  chat.asked[0].end();
-  await settle();
-  chat.kept.write = async () => {
+  const refuse = async () => {
     await settle(20);
     return false;
   };
+  const { chat, cats } = await openWithoutRoom(t, refuse);
   chat.session.send("And kittens?");
   chat.asked[1].end();
   await settle();
