@@ -39,6 +39,8 @@ export function rememberMatrices(device, info) {
 /** build_wasm/kernels/matmul.py */
 const NAME = /^matmul_q4_(\d+)rows(_geglu)?_kernel$/;
 const [THREADS, COLUMNS, GROUP] = [256, 64, 32];
+/** Numbers of K in one of the plain kernel's steps, which its argument counts: see tiling() there. */
+const stepOf = (/** @type {number} */ rows) => (rows === 128 ? 16 : 32);
 /** f16 numbers from one row of a tile to the next: eight more than there are, so that rows lie in different banks. */
 const STRIDE = GROUP + 8;
 /** f16 ends at 65504. Activations are rounded to it as sixteenths. */
@@ -158,7 +160,7 @@ fn ${name}(
   let top = subgroup / ${teams}u * ${down * M}u;
   let side = subgroup % ${teams}u * ${across * N}u;
   let w_row = min(bx * ${COLUMNS}u + tx / 4u, columns - 1u) * chunks;
-  let groups = chunks / splits;
+  let groups = u32(podArgs.steps) * ${stepOf(rows)}u / ${GROUP}u;
   var group = part * groups;
   let end = group + groups;
 ${each(down * across, (i) => `  var sum_${i} : subgroup_matrix_result<f32, ${N}, ${M}>;`)}

@@ -25,9 +25,16 @@ LARGE, HALF = Tiling(128, 4, 1), Tiling(64, 8, 1)
 
 
 def product(
-    kernels: Kernels, x: F32, w: F32, tile: Tiling, matrices: Matrices, *, geglu: bool = False
+    kernels: Kernels,
+    x: F32,
+    w: F32,
+    tile: Tiling,
+    matrices: Matrices,
+    *,
+    geglu: bool = False,
+    steps: int | None = None,
 ) -> tuple[F32, F32]:
-    """(the sum of the parts that the kernel gives, the weights that it was given)."""
+    """(the sum of the parts that the kernel gives, the weights that it was given). steps: of K, in place of all."""
     (m, _), (rows, columns) = x.shape, w.shape
     values, weight, scales = packed(w, "q4")
     width = rows // 2 if geglu else rows
@@ -40,7 +47,7 @@ def product(
     parts = kernels.run(
         matmul("q4", tile, geglu=geglu),
         {"X": x.ravel(), "W": weight.ravel(), "S": scales.ravel(), "OUT": poison(tile.splits * m * width)},
-        numbers(Matrix(rows, columns, "q4"), tile, m),
+        numbers(Matrix(rows, columns, "q4"), tile, m) | ({"steps": steps} if steps else {}),
         rewritten=in_matrices,
         workgroup_bytes=32768,
     )["OUT"]
@@ -67,6 +74,16 @@ def test_product(kernels: Kernels, m: int, tile: Tiling, rows: int, columns: int
     result, w = product(kernels, x, random(rng, rows, columns), tile, matrices)
     bound = 1e-6 * (np.abs(x) @ np.abs(w.T))
     assert (np.abs(result - x.astype(np.float64) @ w.T) <= bound).all()
+
+
+@pytest.mark.parametrize(("tile", "k"), [(LARGE, 2 * 16), (HALF, 2 * 32), (Tiling(64, 8, 2), 2 * 32)])
+def test_fewer_steps_are_as_many_of_the_plain_kernels(kernels: Kernels, tile: Tiling, k: int) -> None:
+    """The self-test at load does not take all of K."""
+    rng = np.random.default_rng(2)
+    x = random(rng, 128, 256)
+    result, w = product(kernels, x, random(rng, 64, 256), tile, WIDE, steps=2)
+    read = np.concatenate([np.arange(part * k, (part + 1) * k) for part in range(tile.splits)])
+    np.testing.assert_allclose(result, x[:, read] @ w[:, read].T, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("tile", "matrices"), [(LARGE, SMALL), (HALF, WIDE), (LARGE, FLAT)])
