@@ -41,6 +41,7 @@ CHUNKS = (32, 128, 512)
 RING_SLACK = max(CHUNKS)  # a sliding layer's ring holds a whole chunk beside the window
 LONG_ROW = 128  # chunks from which two rows are multiplied together
 STATE_TOKEN = 3  # index of the current token's id in `state`
+STATE_ROW = 4  # of its row in the per-layer embeddings: the id again, unless the page keeps but some rows on the GPU
 TABLE_FORMATS: dict[Quantization, TableFormat] = {"q4": "q4", "q4-small": "q3", "none": "f32"}
 SUBGROUP_FOLD = 8  # threads that variants add up by shuffles: a smaller subgroup (old mobile GPUs) runs plain kernels
 FULL_SPLITS, SLIDING_KEYS_PER_SPLIT = 32, 32
@@ -88,6 +89,7 @@ class Gemma4:
         buffers = [
             BufferInfo(name="state", dtype="int32", shape=[8]),
             BufferInfo(name="prompt", dtype="int32", shape=[max(CHUNKS)]),
+            BufferInfo(name="rows", dtype="int32", shape=[max(CHUNKS)]),
             BufferInfo(name="ids", dtype="int32", shape=[sampling.RING]),
             BufferInfo(name="params", dtype="float32", shape=[8]),
             BufferInfo(name="random", dtype="float32", shape=[sampling.RING]),
@@ -190,7 +192,7 @@ class Gemma4:
             (g,) = self.graph.call(
                 "gate_embeddings",
                 lambda: gate_embeddings(P, c.first_shared, c.vocab_size, self.table_format, c.rms_norm_eps),
-                [gate, ctx, "ple_norm", f"layers.{i}.ple", "prompt", i],
+                [gate, ctx, "ple_norm", f"layers.{i}.ple", "rows", i],
                 outputs=[self._rows(m, P)],
             )
             delta = self._matmul(f"layers.{i}.ple_proj", g, m)
@@ -378,7 +380,7 @@ class Gemma4:
         (out,) = self.graph.call(
             "ple_proj",
             make,
-            [gate, ctx, "ple_norm", f"layers.{i}.ple", "state", *names, i, STATE_TOKEN],
+            [gate, ctx, "ple_norm", f"layers.{i}.ple", "state", *names, i, STATE_ROW],
             outputs=[((matrix.rows,), "float32")],
             variants=_with_subgroups(make),
         )

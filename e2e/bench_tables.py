@@ -24,7 +24,8 @@ def summary(result: Result) -> str:
         f"upload alone {load['uploadBytesPerSecond'] / 1e9:.2f} GB/s",
         *(
             f"visit {number}            {visit['firstToken'] / 1000:.2f} s to the first token, "
-            f"{visit['networkBytes'] / 1e6:.0f} MB from the network, {visit['cachedBytes'] / 1e6:.0f} MB stored"
+            f"{visit['networkBytes'] / 1e6:.0f} MB from the network, {visit['cachedBytes'] / 1e6:.0f} MB stored; "
+            f"then {visit['tokensPerSecond'] or 0:.0f} tokens/s with {visit['gpuBytes'] / 1e6:.0f} MB of the GPU"
             for number, visit in enumerate(result["visits"], 1)
         ),
         f"GPU memory         {stats['gpuBytes'] / 1e6:.0f} MB: weights {memory['weights'] / 1e6:.0f}, "
@@ -122,6 +123,8 @@ def metrics(result: Result) -> dict[str, float]:
         found["first visit, first token, s"] = result["visits"][0]["firstToken"] / 1000
     if later := [visit["firstToken"] / 1000 for visit in result["visits"][1:]]:
         found["later visits, first token, s"] = median(later)
+    if speeds := [visit["tokensPerSecond"] for visit in result["visits"] if visit["tokensPerSecond"]]:
+        found["a token of the visits' answers, ms"] = 1000 / median(speeds)
     found["load, s"] = result["load"]["total"] / 1000
     found["GPU memory, MB"] = result["stats"]["gpuBytes"] / 1e6
     found["dispatches a token"] = result["stats"]["dispatchesPerToken"]

@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import queue
+import re
 import shlex
 import signal
 import subprocess
@@ -234,6 +235,29 @@ class Handler(SimpleHTTPRequestHandler):
         # Files of an artifact are plain names beside its manifest.
         return str(self.folder / Path(bare).name if bare.startswith("/models/synthetic/") else self.folder / "nothing")
 
+    def do_GET(self) -> None:
+        """Ranges too: a page that answers before all of the model is there asks for a few bytes of many shards."""
+        path = Path(self.translate_path(self.path))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if not asked or not path.is_file():
+            super().do_GET()
+            return
+        size = path.stat().st_size
+        start, end = int(asked[1]), min(int(asked[2] or size), size - 1)
+        if start > end:
+            self.send_error(416)
+            return
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{end}/{size}")
+        self.send_header("Content-Length", str(end - start + 1))
+        self.end_headers()
+        with path.open("rb") as file:
+            file.seek(start)
+            left = end - start + 1
+            while left > 0 and (block := file.read(min(left, 1 << 20))):
+                self.wfile.write(block)
+                left -= len(block)
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self.send_response(204)
@@ -244,10 +268,18 @@ class Handler(SimpleHTTPRequestHandler):
         """Quiet."""
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing of a browser that was ended while it was being answered."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serving(folder: Path, posts: queue.Queue[tuple[str, str]]) -> Iterator[str]:
     """Address of a server on 127.0.0.1; what is posted comes as (path, body)."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, folder=folder, posts=posts)) as server:
+    with Server(("127.0.0.1", 0), partial(Handler, folder=folder, posts=posts)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

@@ -2,7 +2,7 @@
 
 Both chains end by advancing the decode state, so that the next step can run without the page:
 
-    state[3] = id; ids[state[2] % 64] = id; state[2] += 1; state[0] += 1
+    state[3] = state[4] = id; ids[state[2] % 64] = id; state[2] += 1; state[0] += 1
 
 Sampling keeps the 128 best candidates of the vocabulary (a tree of partial sorts) and the exact softmax normaliser of
 the whole vocabulary. It is for a top_k of 1 to 128; any other one is nucleus.py's.
@@ -122,6 +122,7 @@ def usable_temperature(temperature: Any) -> Any:
 def end_step(S: Any, Ids: Any, token: Any) -> None:
     """Publish the chosen id and advance the decode state. One thread runs this."""
     S[3] = token
+    S[4] = token
     Ids[T.bitwise_and(S[2], RING - 1)] = token
     S[2] = S[2] + 1
     S[0] = S[0] + 1

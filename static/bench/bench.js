@@ -33,6 +33,7 @@ const SEED = 1;
  * @property {number} tokens  decoded per run
  * @property {boolean} kernels  time each kernel with timestamp queries
  * @property {boolean} variants  false: plain kernels only
+ * @property {import("../engine/memory.js").Embeddings} [embeddings]  where the visits have them, see Engine.load
  * @property {number} visits  loads as the chat makes them, with the browser's storage
  * @property {string} version  of the page
  * @property {(text: string) => void} log
@@ -72,13 +73,13 @@ const SEED = 1;
  */
 export async function bench(options) {
   requireVisible();
-  const { url, build, context, variants, log, progress = () => {} } = options;
+  const { url, build, context, variants, embeddings, tokens, log, progress = () => {} } = options;
   const manifest = await fetchManifest(url, fetch);
   checkLengths(options, context ?? manifest.context.default);
   const measured = await measureModel(manifest, options);
   // At last: the GPU is checked by then, and its memory free again.
   const onVisit = (/** @type {number} */ visit) => progress(1, `Loading as the chat does, ${visit + 1} of ${options.visits}`);
-  const visits = await timeVisits({ url, build, context, variants, count: options.visits, onVisit });
+  const visits = await timeVisits({ url, build, context, variants, embeddings, tokens, count: options.visits, onVisit });
   log(`visits: ${JSON.stringify(visits)}`);
   requireVisible();
   return {

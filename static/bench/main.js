@@ -1,5 +1,6 @@
 /** @import { BenchOptions, BenchResult } from "./bench.js" */
 import { byId, create } from "../chat/dom.js";
+import { parseQuery } from "../chat/query.js";
 import { mountTheme } from "../chat/theme.js";
 import { bench } from "./bench.js";
 import { showResults } from "./report.js";
@@ -57,6 +58,7 @@ function options(version) {
     tokens: Number(text("tokens")),
     kernels: data.has("kernels"),
     variants: data.has("variants"),
+    embeddings: parseQuery(location.search).embeddings,
     visits: Number(text("visits")),
     version,
     log,

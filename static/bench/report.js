@@ -151,7 +151,7 @@ function details(result) {
     ["load", `${milliseconds(load.total)} for ${formatBytes(load.bytes)}: create ${milliseconds(load.create)}, weights ${milliseconds(load.weights)}, compile after them ${milliseconds(load.compile)}`],
     ...result.visits.map((visit, i) => [
       `visit ${i + 1}`,
-      `${milliseconds(visit.firstToken)} to the first token, ready after ${milliseconds(visit.ready)}, all of it after ${milliseconds(visit.complete)}; ${formatBytes(visit.networkBytes)} from the network, ${formatBytes(visit.cachedBytes)} from the browser's storage`,
+      `${milliseconds(visit.firstToken)} to the first token, ready after ${milliseconds(visit.ready)}, all of it after ${milliseconds(visit.complete)}; ${formatBytes(visit.networkBytes)} from the network, ${formatBytes(visit.cachedBytes)} from the browser's storage${answered(visit)}`,
     ]),
     ["upload alone", `${formatBytes(load.uploadBytesPerSecond)}/s, so ${milliseconds((1000 * load.bytes) / load.uploadBytesPerSecond)} for this model`],
     ["memory", `${formatBytes(stats.gpuBytes)}: weights ${formatBytes(memory.weights)}, per-layer embeddings ${formatBytes(memory.embeddings)}, K/V caches ${formatBytes(memory.cache)}, other ${formatBytes(memory.other)}`],
@@ -163,6 +163,11 @@ function details(result) {
     ...Object.entries(result.kernels).map(([name, step]) => kernelTable(name, step)),
     table("Conditions, memory and load", ["", ""], facts),
   ];
+}
+
+/** @param {Partial<import("./visits.js").Visit>} visit  results of older versions tell no speed @returns {string} */
+function answered({ tokensPerSecond, gpuBytes }) {
+  return tokensPerSecond && gpuBytes ? `; then an answer at ${rate(tokensPerSecond)} tokens/s, with ${formatBytes(gpuBytes)} of GPU memory` : "";
 }
 
 /** @param {{ used: string[], refused: Record<string, string> } | undefined} variants  results of older versions have none */

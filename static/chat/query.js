@@ -6,6 +6,7 @@
  * @property {"f16" | "f32" | undefined} build
  * @property {number | undefined} context  tokens
  * @property {false | undefined} variants  false: plain kernels only
+ * @property {"gpu" | "storage" | undefined} embeddings  where the per-layer embeddings are
  * @property {number | null} temperature
  * @property {number | null} maxTokens
  */
@@ -18,13 +19,14 @@
  */
 export function parseQuery(search) {
   const parameters = new URLSearchParams(search);
-  const build = parameters.get("build");
+  const [build, embeddings] = [parameters.get("build"), parameters.get("embeddings")];
   const temperature = number(parameters.get("temperature"));
   return {
     model: parameters.get("model") || null,
     build: build === "f16" || build === "f32" ? build : undefined,
     context: positiveInteger(parameters.get("context")) ?? undefined,
     variants: parameters.get("variants") === "off" ? false : undefined,
+    embeddings: embeddings === "gpu" || embeddings === "storage" ? embeddings : undefined,
     temperature: temperature !== null && temperature >= 0 && temperature <= 2 ? temperature : null,
     maxTokens: positiveInteger(parameters.get("max_tokens")),
   };

@@ -100,6 +100,7 @@ export class Session {
       build: this.#query.build,
       context: this.#query.context,
       variants: this.#query.variants,
+      embeddings: this.#query.embeddings,
     });
     this.#engine = engine;
     const { title, demo, sampling } = engine.manifest;

@@ -154,7 +154,7 @@
  * @property {() => void | Promise<void>} dispose
  *
  * @typedef {object} EngineEvent  what the engine tells while it lives
- * @property {string} type  "gpu-reset", "gpu-resumed", "smaller-context", "other-build", "memory", "partial", "complete", "incomplete", "damaged", "withdrawn"
+ * @property {string} type  "gpu-reset", "gpu-resumed", "smaller-context", "stored-embeddings", "other-build", "memory", "partial", "complete", "incomplete", "damaged", "withdrawn"
  * @property {string} text  for people
  * @property {import("../engine/memory.js").MemoryEstimate} [memory]  of "memory": what the model takes on the GPU
  * @property {Failure} [error]  of "withdrawn": why answers so far may be wrong
@@ -166,6 +166,7 @@
  * @property {"f16" | "f32"} [build]
  * @property {number} [context]
  * @property {boolean} [variants]  false: plain kernels only
+ * @property {"gpu" | "storage"} [embeddings]  where the per-layer embeddings are
  */
 
 export {};

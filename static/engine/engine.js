@@ -2,6 +2,7 @@
 /** @import { WorkerLike } from "./connection.js" */
 /** @import { StepTimes } from "./kernel_times.js" */
 /** @import { Manifest } from "./manifest.js" */
+/** @import { Embeddings } from "./memory.js" */
 /** @import { Progress } from "./progress.js" */
 /** @import { EngineEvent, Stats } from "./protocol.js" */
 /** @import { ChatCompletion, ChatCompletionChunk } from "./openai_shapes.js" */
@@ -23,6 +24,8 @@ export { WebGemmaError };
  * @property {"f16" | "f32"} [build]  default: the best that the GPU runs
  * @property {number} [context]  tokens (default: the manifest's); less where the GPU has no room, see stats().context
  * @property {boolean} [variants]  false: without the variants of kernels that need more than every GPU has, to compare with them
+ * @property {Embeddings} [embeddings]  "storage": the table of per-layer embeddings stays in the browser's storage, half of the GPU memory
+ *   that Gemma 4 E2B takes, and answers are slower; "gpu": it does not, also where the GPU has too little room (default: only there)
  * @property {number} [cacheBytes]  of GPU memory at most, for copies of the caches that other conversations and branches go on
  *   from (default: 128 MiB); 0: none
  */
@@ -69,7 +72,7 @@ export class Engine {
    * @throws {WebGemmaError} whose `code` tells why
    */
   static async load(url, options = {}, startWorker = newWorker) {
-    const { onProgress = () => {}, onEvent, signal, build, context, variants, cacheBytes } = options;
+    const { onProgress = () => {}, onEvent, signal, build, context, variants, embeddings, cacheBytes } = options;
     throwIfAborted(signal);
     const base = new URL(url, globalThis.location?.href);
     if (!base.pathname.endsWith("/")) base.pathname += "/";
@@ -81,7 +84,7 @@ export class Engine {
     signal?.addEventListener("abort", stop, { once: true });
     try {
       const { lock } = connection;
-      const { manifest } = await connection.call("load", { url: base.href, build, context, variants, cacheBytes, lock });
+      const { manifest } = await connection.call("load", { url: base.href, build, context, variants, embeddings, cacheBytes, lock });
       return new Engine(connection, manifest);
     } catch (error) {
       const reason = WebGemmaError.from(error);
@@ -96,7 +99,7 @@ export class Engine {
    * What a model will take on the GPU, in bytes by what it is for, before anything is loaded.
    *
    * @param {Manifest} manifest  the parsed manifest.json
-   * @param {{ build: string, context: number }} options
+   * @param {{ build: string, context: number, embeddings?: Embeddings }} options
    */
   static estimateMemory(manifest, options) {
     return memoryEstimate(manifest, options);

@@ -132,7 +132,7 @@ export class EngineHost {
    * @param {AbortSignal} signal
    * @returns {Promise<Manifest>}
    */
-  async #load({ url, build, context: wanted, variants, cacheBytes, lock }, signal) {
+  async #load({ url, build, context: wanted, variants, embeddings, cacheBytes, lock }, signal) {
     const { fetch, post, transfers } = this.#parts;
     holdWhileAlive(lock, () => post({ type: "alive" }));
     let [loadedBytes, totalBytes] = [0, 0];
@@ -144,9 +144,10 @@ export class EngineHost {
       });
 
     onStage("manifest", "Reading the model's manifest");
+    const storage = FileStore.open(); // first: looking for a GPU may hold this thread up
     // The browser's first look for a GPU takes long: it is over when the manifest says what to ask of it.
     void globalThis.navigator?.gpu?.requestAdapter().catch(() => {});
-    const store = await FileStore.open();
+    const store = await storage;
     const manifest = await fetchManifest(url, fetch, { signal, store });
     totalBytes = manifest.files.reduce((sum, file) => sum + (file.role === "shard" ? file.bytes : 0), 0);
     const asked = checkContext(wanted ?? manifest.context.default, manifest);
@@ -160,6 +161,8 @@ export class EngineHost {
       throw new WebGemmaError("bad-request", `cacheBytes is ${cacheBytes}, expected a number of bytes, 0 for no copies.`);
     if (variants !== undefined && typeof variants !== "boolean")
       throw new WebGemmaError("bad-request", `variants is ${JSON.stringify(variants)}, expected true or false.`);
+    if (embeddings !== undefined && embeddings !== "gpu" && embeddings !== "storage")
+      throw new WebGemmaError("bad-request", `embeddings is ${JSON.stringify(embeddings)}, expected "gpu" or "storage".`);
     const source = new ShardSource({ manifest, baseUrl: url, fetch, store, transfers: transfers?.(url) });
     // Whichever fails first stops the other.
     const failure = new AbortController();
@@ -168,7 +171,7 @@ export class EngineHost {
     if (signal.aborted) stop();
     /** @type {OpenOptions} */
     const options = {
-      ...{ manifest, source, build, context: asked, variants, signal: failure.signal, onStage },
+      ...{ manifest, source, build, context: asked, variants, embeddings, signal: failure.signal, onStage },
       onProgress: (progress) => {
         loadedBytes = progress.loadedBytes;
         post({ type: "progress", progress });
@@ -182,7 +185,8 @@ export class EngineHost {
     try {
       const [opened, { tokenizer, template }] = await Promise.all([opening, reading]);
       const { context } = opened;
-      const again = { ...options, build: opened.build, context, onStage: () => {}, onProgress: () => {} };
+      const { embeddings: place } = opened;
+      const again = { ...options, build: opened.build, context, embeddings: place, onStage: () => {}, onProgress: () => {} };
       const model = new RecoveringModel({
         opened,
         open: (signal) => openModel({ ...again, signal }, this.#parts),

@@ -27,6 +27,7 @@ import { planUploads } from "./upload_plan.js";
  * @property {ShardSource} source
  * @property {Iterable<number>} [order]  shards to load before the others, first things first (default: the manifest's order). Once
  *   these are there, a network that stays away is waited for
+ * @property {(tensor: string) => boolean} [staysStored]  tensors that are brought into the storage, and not to the GPU
  * @property {(progress: Progress) => void} [onProgress]
  * @property {number} [uploadBudget]  bytes of staging memory
  * @property {AbortSignal} [signal]
@@ -35,7 +36,7 @@ import { planUploads } from "./upload_plan.js";
  * @property {number} [awayMs]  between two tries of a network that is waited for
  *
  * @typedef {object} Loading
- * @property {Promise<void>} done  all shards are on the GPU; rejects with the first failure, which stops everything else
+ * @property {Promise<void>} done  all shards are where they belong; rejects with the first failure, which stops everything else
  * @property {(shards: Iterable<number>) => Promise<void>} shards  resolves when these are verified and submitted to the queue
  * @property {() => () => void} giveWay  leaves connections to others, until the returned function is called
  * @property {(work: () => Promise<void>) => Promise<void>} before  does a short work before more is read or downloaded
@@ -128,7 +129,8 @@ class LoadRun {
     this.#source = source;
     const parallelism = (this.#parallelism = options.parallelism ?? new Parallelism());
     this.#slots = new DownloadSlots(() => (source.keeps ? parallelism.limit : Math.min(parallelism.limit, MOST_IN_MEMORY)));
-    this.#plan = planUploads(manifest);
+    const { staysStored = () => false } = options;
+    this.#plan = planUploads(manifest).map((parts) => parts.filter(({ tensor }) => !staysStored(tensor)));
     this.#sizes = shardsOf(manifest).map(({ bytes }) => bytes);
     this.#urgent = new Set(order);
     this.#waiting = [...new Set([...this.#urgent, ...this.#sizes.keys()])];
@@ -220,8 +222,9 @@ class LoadRun {
   }
 
   #checkBuffers() {
-    const { manifest, bufferOf } = this.#options;
+    const { manifest, bufferOf, staysStored } = this.#options;
     for (const { name, bytes } of manifest.tensors) {
+      if (staysStored?.(name)) continue;
       const room = bufferOf(name).bytes;
       if (room < bytes) throw new WebGemmaError("manifest", `Tensor ${name} has ${bytes} bytes, but its GPU buffer has ${room}.`);
     }
@@ -243,7 +246,9 @@ class LoadRun {
       throwIfAborted(signal);
       const shard = this.#take((candidate) => this.#source.isStored(candidate));
       if (shard === undefined) return;
-      if (await this.#uploadStored(shard)) this.#meter.add(this.#size(shard), "cache");
+      if (this.#plan[shard]?.length === 0) this.#arrived(shard);
+      else if (!(await this.#uploadStored(shard))) continue;
+      this.#meter.add(this.#size(shard), "cache");
     }
   }
 
@@ -374,6 +379,11 @@ class LoadRun {
       if (source instanceof Uint8Array) target.set(source);
       else await source.read(target, 0);
     });
+    this.#arrived(shard);
+  }
+
+  /** @param {number} shard */
+  #arrived(shard) {
     this.#urgent.delete(shard);
     this.#arrivals[shard]?.resolve();
   }

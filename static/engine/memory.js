@@ -1,12 +1,17 @@
 /** @import { BufferSpec, BuildSpec, Manifest } from "./manifest.js" */
+import { isPerLayerEmbedding } from "./embedding_table.js";
 
 /**
+ * Where the table of per-layer embeddings is: on the GPU, or in the browser's storage, with but the newest rows on the GPU.
+ *
+ * @typedef {"gpu" | "storage"} Embeddings
+ *
  * GPU memory by what it is for, in bytes. What the programs need in between (a few MiB) is known once they are recorded:
  * Engine.stats().gpuBytes.
  *
  * @typedef {object} MemoryEstimate
  * @property {number} weights  without the per-layer embeddings
- * @property {number} embeddings  the per-layer embedding table
+ * @property {number} embeddings  the per-layer embedding table, or the rows of it that are on the GPU
  * @property {number} cache  K/V caches, for `context` tokens
  * @property {number} state  token ids, logits, random numbers
  * @property {number} staging  buffers through which the weights are written; freed after loading
@@ -16,6 +21,8 @@
 
 /** What upload.js takes by default. */
 const STAGING_BYTES = 64 * 1024 * 1024;
+/** Where the table stays in the browser's storage: 41 MB of Gemma 4 E2B's, and more tokens than a long conversation has different ones. */
+export const ROWS_ON_GPU = 8192;
 /** Of an element, by dtype. */
 const BYTES = new Map(Object.entries({ float32: 4, uint32: 4, int32: 4, float16: 2 }));
 
@@ -27,14 +34,15 @@ const BYTES = new Map(Object.entries({ float32: 4, uint32: 4, int32: 4, float16:
  * @param {string} options.build
  * @param {number} options.context  tokens
  * @param {number} [options.staging]  bytes
+ * @param {Embeddings} [options.embeddings]  where the per-layer embeddings are (default: on the GPU)
  * @returns {MemoryEstimate}
  */
-export function memoryEstimate(manifest, { build, context, staging = STAGING_BYTES }) {
+export function memoryEstimate(manifest, { build, context, staging = STAGING_BYTES, embeddings: place = "gpu" }) {
   const { buffers } = /** @type {BuildSpec} */ (manifest.builds[build]);
   let [weights, embeddings, cache, state] = [0, 0, 0, 0];
-  for (const { name, bytes } of manifest.tensors) {
-    if (isPerLayerEmbedding(name)) embeddings += bytes;
-    else weights += bytes;
+  for (const { name, bytes, shape } of manifest.tensors) {
+    if (!isPerLayerEmbedding(name)) weights += bytes;
+    else embeddings += place === "gpu" ? bytes : (ROWS_ON_GPU * bytes) / /** @type {number} */ (shape[0]);
   }
   for (const buffer of buffers) {
     if (buffer.name.startsWith("layers.")) cache += bufferBytes(buffer, context);
@@ -68,14 +76,6 @@ export function longestContext(build, { maxBufferSize, maxStorageBufferBindingSi
  */
 function bufferBytes({ shape, dtype }, context) {
   return shape.reduce((/** @type {number} */ size, n) => size * (n === "context" ? context : n), BYTES.get(dtype) ?? 4);
-}
-
-/**
- * @param {string} tensor  its name
- * @returns {boolean} whether it is a layer's slice of the per-layer embedding table, [vocabulary, words of a row]
- */
-export function isPerLayerEmbedding(tensor) {
-  return /^layers\.\d+\.ple$/.test(tensor);
 }
 
 /** @param {number} bytes */

@@ -1,10 +1,12 @@
 /** @import { CompiledModule } from "./compiled_module.js" */
 /** @import { Manifest, BuildSpec } from "./manifest.js" */
+/** @import { RowMap } from "./row_map.js" */
 /** @import { GpuTensor } from "./runtime.js" */
 /** @import { KvCopy } from "./kv_copies.js" */
 /** @import { GenerateOptions } from "./token_choice.js" */
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { choiceMemory } from "./choice_memory.js";
+import { isPerLayerEmbedding } from "./embedding_table.js";
 import { KernelChoice } from "./kernel_choice.js";
 import { timeStepKernels } from "./kernel_times.js";
 import { KvCopies } from "./kv_copies.js";
@@ -39,6 +41,7 @@ export class Model {
   #chunks;
   #readback;
   #rings;
+  #rows;
   /** Copies of the K/V caches. */
   #copies;
   /** Steps to keep in flight: two until the GPU has shown how fast it is. */
@@ -50,8 +53,9 @@ export class Model {
    * @param {Manifest} manifest
    * @param {BuildSpec} build
    * @param {number} context
+   * @param {RowMap | null} rows
    */
-  constructor(runtime, device, manifest, build, context) {
+  constructor(runtime, device, manifest, build, context, rows) {
     this.#runtime = runtime;
     this.#device = device;
     this.#manifest = manifest;
@@ -59,7 +63,9 @@ export class Model {
     this.#chunks = Object.values(build.functions)
       .flatMap(({ chunk }) => chunk ?? [])
       .sort((a, b) => a - b);
-    for (const { name, shape, dtype } of manifest.tensors) this.#tensors.set(name, runtime.empty(shape, dtype));
+    this.#rows = rows;
+    for (const { name, shape, dtype } of manifest.tensors)
+      this.#tensors.set(name, runtime.empty(shape, dtype, rows && isPerLayerEmbedding(name) ? rows.capacity : undefined));
     for (const { name, shape, dtype } of build.buffers) {
       const extents = shape.map((extent) => (extent === "context" ? context : extent));
       this.#tensors.set(name, runtime.empty(extents, dtype));
@@ -89,11 +95,13 @@ export class Model {
    * @param {CompiledModule} parts.module  the model's from here on
    * @param {number} [parts.context]  tokens that the K/V caches hold
    * @param {boolean} [parts.variants]  false: every kernel is the plain one, see kernel_variants.js
+   * @param {RowMap | null} [parts.rows]  where tokens' per-layer embeddings are, if not at their rows of the whole table: whoever
+   *   calls the model has them there
    * @returns {Model}
    * @throws {WebGemmaError} "bad-request" for a context beyond the model's or the device's buffers; what the GPU has no room
    *   for shows in record()
    */
-  static create({ manifest, build, device, module, context = manifest.context.default, variants = true }) {
+  static create({ manifest, build, device, module, context = manifest.context.default, variants = true, rows = null }) {
     const spec = /** @type {BuildSpec} */ (manifest.builds[build]);
     const most = Math.min(manifest.context.maximum, longestContext(spec, device.limits));
     if (!Number.isInteger(context) || context < 1 || context > most) {
@@ -101,7 +109,7 @@ export class Model {
     }
     const runtime = new Runtime(device, module, { checks: spec.checks, variants: spec.variants, plain: !variants });
     try {
-      const model = new Model(runtime, device, manifest, spec, context);
+      const model = new Model(runtime, device, manifest, spec, context, rows);
       const first = model.#firstFunctions();
       model.#programs.record(first);
       // Awaited in record(); until then nobody else would see a failure.
@@ -178,6 +186,8 @@ export class Model {
       await this.#programs.compile([`prefill_${chunk}`], CHOICE_PATIENCE_MS);
       const part = ids.slice(done, done + chunk);
       this.#write("prompt", new Int32Array(part));
+      // What an older version built has but the prompt, whose tokens are the rows.
+      if (this.#tensors.has("rows")) this.#write("rows", Int32Array.from(part, (id) => this.#rowOf(id)));
       this.#write("state", new Int32Array([position + done, part.length]));
       this.#programs.submit([`prefill_${chunk}`]);
       done += part.length;
@@ -364,6 +374,7 @@ export class Model {
       dispatchesPerSampledToken: count("decode") + count("sample"),
       dispatchesPerPrefillChunk: Object.fromEntries(this.#chunks.map((chunk) => [chunk, count(`prefill_${chunk}`)])),
       stepsInFlight: this.#depth,
+      embeddings: this.#rows ? "storage" : "gpu",
     };
   }
 
@@ -399,13 +410,21 @@ export class Model {
   }
 
   /**
-   * Sets the decode state: position, one valid row, no ids yet, the token.
+   * @param {number} id
+   * @returns {number} the row of its per-layer embeddings. Where only times are of interest, any is as good
+   */
+  #rowOf(id) {
+    return this.#rows ? (this.#rows.rowOf(id) ?? 0) : id;
+  }
+
+  /**
+   * Sets the decode state: position, one valid row, no ids yet, the token and the row of its per-layer embeddings.
    *
    * @param {number} id
    * @param {number} position
    */
   #start(id, position) {
-    this.#write("state", new Int32Array([position, 1, 0, id]));
+    this.#write("state", new Int32Array([position, 1, 0, id, this.#rowOf(id)]));
   }
 
   /**

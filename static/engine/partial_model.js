@@ -1,24 +1,15 @@
 /** @import { ModelLike } from "./answer.js" */
+/** @import { FoundRow, RowPart } from "./embedding_table.js" */
 /** @import { KvCopy } from "./kv_copies.js" */
 /** @import { Loading, TensorBuffer } from "./loader.js" */
 /** @import { Manifest } from "./manifest.js" */
 /** @import { ReplayableModel } from "./recovery.js" */
+/** @import { RowMap } from "./row_map.js" */
 /** @import { ShardSource } from "./shard_source.js" */
+import { rowParts, splitShards, tablesOf, writeRows } from "./embedding_table.js";
 import { WebGemmaError, abortable, isAbort } from "./errors.js";
 import { groupBy } from "./group_by.js";
 import { shardsOf } from "./manifest.js";
-import { isPerLayerEmbedding } from "./memory.js";
-
-/**
- * A run of a token's row in a shard, and its place in a tensor; sizes in bytes.
- *
- * @typedef {object} RowPart
- * @property {string} tensor
- * @property {number} tensorOffset
- * @property {number} shard
- * @property {number} offset
- * @property {number} bytes
- */
 
 /** Ranges on their way at a time: each is a few hundred bytes, so that the wait is all there is to it. */
 const RANGES_AT_A_TIME = 24;
@@ -28,47 +19,13 @@ const MOST_KEPT = 32 << 20;
 const WRONG = new Set(["shard-hash", "shard-size"]);
 
 /**
- * The shards that every token needs, and those that hold nothing but per-layer embeddings, of which a token needs one row a layer.
- *
- * @param {Manifest} manifest
- * @returns {{ first: number[], later: number[] }}
- */
-export function splitShards(manifest) {
-  const needed = new Set(
-    manifest.tensors.filter(({ name }) => !isPerLayerEmbedding(name)).flatMap(({ pieces }) => pieces.map(({ shard }) => shard)),
-  );
-  const all = [...shardsOf(manifest).keys()];
-  return { first: all.filter((shard) => needed.has(shard)), later: all.filter((shard) => !needed.has(shard)) };
-}
-
-/**
- * @param {Manifest} manifest
- * @param {number} id  of a token
- * @returns {RowPart[]} its per-layer embeddings
- */
-export function rowParts(manifest, id) {
-  /** @type {RowPart[]} */
-  const parts = [];
-  for (const { name, shape, bytes, pieces } of manifest.tensors) {
-    if (!isPerLayerEmbedding(name)) continue;
-    const row = bytes / /** @type {number} */ (shape[0]);
-    const [start, end] = [id * row, (id + 1) * row];
-    let at = 0;
-    for (const piece of pieces) {
-      const [from, to] = [Math.max(start, at), Math.min(end, at + piece.bytes)];
-      if (from < to)
-        parts.push({ tensor: name, tensorOffset: from, shard: piece.shard, offset: piece.offset + from - at, bytes: to - from });
-      at += piece.bytes;
-    }
-  }
-  return parts;
-}
-
-/**
  * A model that answers while its per-layer embeddings are still arriving: before a step it fetches the rows of the step's tokens.
  * Then a step's token must be known before the next one, so that one step is in flight; once everything is there, as many as
  * ever. The rows are not verified until their shard comes: then they are compared with it, and put right. What was computed from
  * wrong ones fails, `onWrong` is told of what was answered with them, and the next answer starts from nothing.
+ *
+ * With a RowMap it goes on like that when everything is there: then the table stays in the storage, and the GPU has the rows of
+ * the map.
  *
  * @implements {ReplayableModel}
  */
@@ -79,10 +36,11 @@ export class PartialModel {
   #arrived = new Set();
   /** @type {Set<number>} tokens whose rows are */
   #rows = new Set();
-  /** Those that came by Range, by shard, until they can be compared. @type {Map<number, { part: RowPart, bytes: Uint8Array }[]>} */
+  /** Those that came by Range, by shard, until they can be compared. @type {Map<number, FoundRow[]>} */
   #kept = new Map();
   #keptBytes = 0;
   #complete = false;
+  #tables;
   /** Why the rest will not come. @type {unknown} */
   #failure = null;
   /** Why the K/V caches hold nothing that is of use. @type {WebGemmaError | null} */
@@ -103,7 +61,8 @@ export class PartialModel {
    * @param {Manifest} parts.manifest
    * @param {GPUDevice} parts.device
    * @param {(name: string) => TensorBuffer} parts.bufferOf
-   * @param {Pick<ShardSource, "ranges">} parts.source
+   * @param {Pick<ShardSource, "ranges" | "release">} parts.source
+   * @param {RowMap | null} [parts.rows]  the model's: the table stays in the storage
    * @param {Loading} parts.loading  under way; the shards that every token needs are there
    * @param {AbortController} parts.stop  stops the loading
    * @param {() => void} [parts.onComplete]  everything is there, and verified
@@ -112,7 +71,8 @@ export class PartialModel {
    * @param {number} [parts.mostKept]  bytes of rows that are kept to be compared
    */
   constructor(parts) {
-    const { model, manifest, loading, stop, onComplete, onFailure, onWrong } = parts;
+    const { model, manifest, loading, stop, rows, source, onComplete, onFailure, onWrong } = parts;
+    this.#tables = tablesOf(manifest);
     this.#model = model;
     this.#parts = parts;
     this.#stop = stop;
@@ -130,6 +90,7 @@ export class PartialModel {
     loading.done.then(
       () => {
         this.#complete = true;
+        if (!rows) source.release();
         onComplete?.();
       },
       (error) => {
@@ -145,16 +106,20 @@ export class PartialModel {
   /** @type {ModelLike["prefill"]} */
   async prefill(ids, position, signal) {
     this.#begin(position);
-    await this.#need(ids, signal);
-    await this.#model.prefill(ids, position, signal);
+    for (const [at, part] of this.#portions(ids)) {
+      await this.#need(part, signal);
+      await this.#model.prefill(part, position + at, signal);
+    }
     this.#check();
   }
 
   /** @type {ReplayableModel["feed"]} */
   async feed(ids, position) {
     this.#begin(position);
-    await this.#need(ids);
-    await this.#model.feed(ids, position);
+    for (const [at, part] of this.#portions(ids)) {
+      await this.#need(part);
+      await this.#model.feed(part, position + at);
+    }
     this.#check();
   }
 
@@ -185,7 +150,7 @@ export class PartialModel {
     const seed = options.sampling.seed ?? crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
     const sampling = { ...options.sampling, seed };
     this.#begin(position);
-    while (!this.#complete && maxTokens > 0) {
+    while (!(this.#complete && !this.#parts.rows) && maxTokens > 0) {
       await this.#need([id], options.signal);
       let found = false;
       for await (const next of this.#model.generate({ ...options, sampling, id, position, maxTokens: 1, drawn, generated: generated.slice() })) {
@@ -244,8 +209,19 @@ export class PartialModel {
   async dispose() {
     this.#stop.abort();
     await this.#model.dispose();
+    this.#parts.source.release();
     // Whoever opens the model again reads and writes the same files.
     await this.#parts.loading.done.catch(() => {});
+  }
+
+  /**
+   * @param {readonly number[]} ids
+   * @returns {[number, number[]][]} runs of the ids, each with its start, whose rows the GPU has room for at a time
+   */
+  #portions(ids) {
+    const most = this.#parts.rows?.most ?? ids.length;
+    if (ids.length <= most) return [[0, [...ids]]];
+    return Array.from({ length: Math.ceil(ids.length / most) }, (_, i) => [i * most, ids.slice(i * most, (i + 1) * most)]);
   }
 
   /**
@@ -253,14 +229,17 @@ export class PartialModel {
    *
    * @param {readonly number[]} ids
    * @param {AbortSignal} [signal]
+   * @returns {Promise<void>}
    */
   async #need(ids, signal) {
-    if (this.#complete) return;
+    const { device, bufferOf, source, loading, rows, mostKept = MOST_KEPT } = this.#parts;
+    if (this.#complete && !rows) return;
     if (this.#failure) throw this.#failure;
-    const { manifest, source, device, bufferOf, loading, mostKept = MOST_KEPT } = this.#parts;
-    const missing = [...new Set(ids)].filter((id) => !this.#rows.has(id));
-    const absent = missing.flatMap((id) => rowParts(manifest, id)).filter(({ shard }) => !this.#arrived.has(shard));
+    const missing = rows ? rows.plan(ids) : [...new Set(ids)].filter((id) => !this.#rows.has(id)).map((id) => ({ token: id, row: id }));
+    const absent = missing.flatMap(({ token, row }) => rowParts(this.#tables, token, row)).filter((part) => !this.#onGpu(part));
     const waiting = groupBy(absent, ({ shard }) => shard);
+    /** @type {FoundRow[]} */
+    const found = [];
     const shards = waiting.entries();
     const fetchNext = async () => {
       for (const [shard, parts] of shards) {
@@ -269,23 +248,33 @@ export class PartialModel {
           const part = /** @type {RowPart} */ (parts[i++]);
           this.#bytes += bytes.byteLength;
           // The shard came meanwhile, and is right.
-          if (this.#arrived.has(shard)) continue;
-          device.queue.writeBuffer(bufferOf(part.tensor).buffer, part.tensorOffset, bytes);
-          if (!verified) this.#keep(part, bytes);
+          if (this.#onGpu(part)) continue;
+          found.push({ part, bytes });
+          if (!verified && !this.#arrived.has(shard)) this.#keep(part, bytes);
         }
       }
     };
     const wanted = absent.reduce((sum, { bytes }) => sum + bytes, 0);
-    if (this.#keptBytes + wanted > mostKept) await abortable(loading.shards(waiting.keys()), signal);
-    else if (waiting.size > 0)
+    if (waiting.size > 0 && this.#keptBytes + wanted > mostKept && !this.#complete) {
+      await abortable(loading.shards(waiting.keys()), signal);
+      if (rows) return await this.#need(ids, signal);
+    } else if (waiting.size > 0)
       await loading.before(async () => void (await Promise.all(Array.from({ length: RANGES_AT_A_TIME }, fetchNext))));
-    for (const id of missing) this.#rows.add(id);
     if (this.#failure) throw this.#failure;
+    // All at once, when all are here: of a call that was given up meanwhile nothing is written where others' rows are by now.
+    writeRows(device, bufferOf, found.filter(({ part }) => !this.#onGpu(part)));
+    if (rows) rows.commit(missing);
+    else for (const { token } of missing) this.#rows.add(token);
+  }
+
+  /** @param {RowPart} part */
+  #onGpu({ shard }) {
+    return !this.#parts.rows && this.#arrived.has(shard);
   }
 
   /**
    * @param {RowPart} part
-   * @param {Uint8Array} bytes
+   * @param {Uint8Array<ArrayBuffer>} bytes
    */
   #keep(part, bytes) {
     const kept = this.#kept.get(part.shard);
@@ -300,7 +289,7 @@ export class PartialModel {
    * @type {import("./loader.js").Inspect}
    */
   async #compare(shard, read) {
-    const { manifest, device, bufferOf } = this.#parts;
+    const { manifest, device, bufferOf, rows } = this.#parts;
     this.#arrived.add(shard);
     const kept = this.#kept.get(shard) ?? [];
     let wrong = 0;
@@ -309,8 +298,10 @@ export class PartialModel {
       await read(right, part.offset);
       if (bytes.every((byte, i) => byte === right[i])) continue;
       wrong += 1;
+      bytes.set(right); // where it is not yet written
+      if (rows) rows.forget(part.token);
       // It may have been written after the shard.
-      device.queue.writeBuffer(bufferOf(part.tensor).buffer, part.tensorOffset, right);
+      else writeRows(device, bufferOf, [{ part, bytes }]);
     }
     this.#kept.delete(shard);
     this.#keptBytes -= kept.reduce((sum, { bytes }) => sum + bytes.byteLength, 0);

@@ -15,6 +15,7 @@
  * @property {string} [build]  name of the build to force
  * @property {number} [context]  tokens
  * @property {boolean} [variants]  false: plain kernels only
+ * @property {import("./memory.js").Embeddings} [embeddings]
  * @property {number} [cacheBytes]  for copies of the K/V caches
  * @property {string} lock  name of a Web Lock that the worker holds while it lives
  *
@@ -22,7 +23,7 @@
  *
  * What a person may want to know while it happens; `text` says it to them.
  *
- * @typedef {{ type: "gpu-reset" | "gpu-resumed" | "smaller-context" | "other-build" | "complete" | "incomplete" | "damaged", text: string }
+ * @typedef {{ type: "gpu-reset" | "gpu-resumed" | "smaller-context" | "stored-embeddings" | "other-build" | "complete" | "incomplete" | "damaged", text: string }
  *   | { type: "partial", text: string, bytes: number, totalBytes: number }
  *   | { type: "withdrawn", text: string, error: ErrorRecord }
  *   | { type: "memory", text: string, memory: MemoryEstimate }} EngineEvent

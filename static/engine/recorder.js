@@ -19,6 +19,8 @@ export class Recorder {
   #dispatches = null;
   /** What the GPU has still to say of allocations and recordings; rejects with what went wrong. @type {Promise<void>[]} */
   answers = [];
+  /** Bytes of the next allocation, whatever it asks for. @type {number | null} */
+  nextBytes = null;
   #readBytes;
   bytes = 0;
 
@@ -124,7 +126,8 @@ export class Recorder {
 
   /** @param {number} bytes */
   #allocate(bytes) {
-    const size = Math.max(4, Math.ceil(bytes / 4) * 4);
+    const size = Math.max(4, Math.ceil((this.nextBytes ?? bytes) / 4) * 4);
+    this.nextBytes = null;
     this.#device.pushErrorScope("out-of-memory");
     this.#device.pushErrorScope("validation");
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;

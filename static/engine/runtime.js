@@ -17,7 +17,7 @@ import { Recorder } from "./recorder.js";
  * @property {GPUBuffer} buffer  usage STORAGE | COPY_SRC | COPY_DST, zeros at first
  * @property {readonly number[]} shape
  * @property {string} dtype  "uint32", "float32", "int32", "float16", or with lanes: "uint32x4", "float32x4"
- * @property {number} bytes  of the shape; the buffer has at least as many, rounded up to a multiple of 4
+ * @property {number} bytes  that the buffer holds, before it is rounded up to a multiple of 4
  */
 
 /**
@@ -100,15 +100,18 @@ export class Runtime {
    *
    * @param {readonly number[]} shape
    * @param {string} dtype
+   * @param {number} [rows]  that there is memory for, of the first axis; functions are told of all of them, and must use no others
    * @returns {GpuTensor} zeros
    */
-  empty(shape, dtype) {
+  empty(shape, dtype, rows = shape[0]) {
     const { instance } = this.#module;
+    const bytes = [rows ?? 1, ...shape.slice(1)].reduce((size, n) => size * n, bytesOf(dtype));
+    this.#recorder.nextBytes = bytes;
     const tensor = this.#module.scope(() =>
       instance.detachFromCurrentScope(instance.empty([...shape], dtype, instance.webgpu())),
     );
     const buffer = this.#recorder.bufferAt(tensor.getDataPtr());
-    const gpuTensor = { buffer, shape: [...shape], dtype, bytes: shape.reduce((size, n) => size * n, bytesOf(dtype)) };
+    const gpuTensor = { buffer, shape: [...shape], dtype, bytes };
     this.#tensors.set(gpuTensor, tensor);
     return gpuTensor;
   }

@@ -47,6 +47,8 @@ export class ShardSource {
   #freeing = null;
   /** Whether an earlier version has made way. */
   #freed = false;
+  /** Stored shards that runs are read from, open: opening one takes much longer than reading a run. @type {Map<number, Promise<StoredFile>>} */
+  #held = new Map();
   /** One sentence for people where the model will not be kept, else "". */
   notice = "";
 
@@ -163,6 +165,7 @@ export class ShardSource {
    */
   async drop(shard) {
     const { sha256: hash } = this.#shard(shard);
+    this.#letGo(shard);
     this.#verified.delete(hash);
     await this.#store?.remove(hash).catch(() => {}); // in use elsewhere: it is written over
   }
@@ -180,7 +183,37 @@ export class ShardSource {
   }
 
   /**
-   * Runs of bytes of a shard, before all of it is here. `verified` tells whether its sha256 has been checked; where it is false
+   * Opens what is stored of these, for ranges().
+   *
+   * @param {Iterable<number>} shards
+   */
+  hold(shards) {
+    for (const shard of shards) if (this.isStored(shard)) this.#hold(shard).catch(() => {}); // ranges() finds out
+  }
+
+  /** Closes what hold() and ranges() opened. */
+  release() {
+    for (const shard of [...this.#held.keys()]) this.#letGo(shard);
+  }
+
+  /** @param {number} shard */
+  #hold(shard) {
+    let held = this.#held.get(shard);
+    if (!held) this.#held.set(shard, (held = this.openStored(shard)));
+    return held;
+  }
+
+  /** @param {number} shard */
+  #letGo(shard) {
+    this.#held.get(shard)?.then(
+      (file) => file.close(),
+      () => {},
+    );
+    this.#held.delete(shard);
+  }
+
+  /**
+   * Runs of bytes of a shard, before all of it is here. Stored ones are left open, until release(). `verified` tells whether its sha256 has been checked; where it is false
    * only their number and place have been, and what is made of them holds only when the shard has arrived whole.
    *
    * @param {number} shard
@@ -209,14 +242,10 @@ export class ShardSource {
    */
   async #readRuns(shard, runs) {
     try {
-      const stored = await this.openStored(shard);
-      try {
-        const found = runs.map(({ bytes }) => new Uint8Array(bytes));
-        for (const [i, target] of found.entries()) await stored.read(target, runs[i]?.offset ?? 0);
-        return found;
-      } finally {
-        stored.close();
-      }
+      const stored = await this.#hold(shard);
+      const found = runs.map(({ bytes }) => new Uint8Array(bytes));
+      for (const [i, target] of found.entries()) await stored.read(target, runs[i]?.offset ?? 0);
+      return found;
     } catch {
       await this.drop(shard);
       return null;

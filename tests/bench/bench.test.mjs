@@ -162,15 +162,24 @@ test("visits: the first may download, the next one waits until everything is sto
     let polls = 0;
     return {
       logits: async (ids) => calls.push(`logits of ${ids.length}`),
-      stats: async () => ({ complete: ++polls > 1 }),
+      stats: async () => ({ complete: ++polls > 1, gpuBytes: 7 }),
+      chat: {
+        completions: {
+          create: async ({ max_tokens: tokens, temperature }) => {
+            calls.push(`answer of ${tokens} at ${temperature}`);
+            return { usage: tokens > 2 ? { decode_tokens_per_second: 250 } : {} };
+          },
+        },
+      },
       dispose: async () => calls.push("dispose"),
     };
   };
-  const visits = await timeVisits({ url: "/m/", context: 64, variants: false, count: 2, load });
-  const once = ["load /m/ 64 false", "logits of 4", "dispose"];
+  const visits = await timeVisits({ url: "/m/", context: 64, variants: false, tokens: 16, count: 2, load, between: 0 });
+  const once = ["load /m/ 64 false", "logits of 4", "answer of 2 at 0", "answer of 16 at 0", "dispose"];
   assert.deepEqual(calls, [...once, ...once]);
   assert.deepEqual(visits.map(({ networkBytes, cachedBytes }) => [networkBytes, cachedBytes]), [[60, 40], [0, 100]]);
   for (const { ready, firstToken, complete } of visits) assert.ok(ready <= firstToken && firstToken < complete);
+  assert.deepEqual(visits.map(({ tokensPerSecond, gpuBytes }) => [tokensPerSecond, gpuBytes]), [[250, 7], [250, 7]]);
 });
 
 test("creations are counted by method, and only while the action runs", async () => {

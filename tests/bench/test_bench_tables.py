@@ -26,7 +26,9 @@ def result(ms: float = 20.0, gpu: float | None = 1500.0, **changes: Any) -> dict
             "compile": 50,
             "uploadBytesPerSecond": 2e9,
         },
-        "visits": [{"firstToken": 1234, "networkBytes": 0, "cachedBytes": 2e6}],
+        "visits": [
+            {"firstToken": 1234, "networkBytes": 0, "cachedBytes": 2e6, "tokensPerSecond": 250.0, "gpuBytes": 30e6}
+        ],
         "stats": {"gpuBytes": 30e6, "dispatchesPerToken": 288},
         "memory": {"weights": 20e6, "embeddings": 5e6, "cache": 4e6, "other": 1e6},
         "allocations": {"tokens": 32, "encoders": 32, "created": {}, "heapBytesPerToken": 2100.4},

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { WebGemmaError } from "../../static/engine/errors.js";
-import { PartialModel, rowParts, splitShards } from "../../static/engine/partial_model.js";
+import { PartialModel } from "../../static/engine/partial_model.js";
+import { RowMap } from "../../static/engine/row_map.js";
 import { collect, pattern } from "./helpers.mjs";
 
 const VOCABULARY = 50;
@@ -30,11 +31,16 @@ const tables = new Map([
 class TableModel {
   table = new Map([...tables.keys()].map((name) => [name, new Uint8Array(400)]));
   steps = [];
+  /** @param {RowMap | null} rows */
+  constructor(rows) {
+    this.rows = rows;
+  }
   stats = () => ({});
   row(id) {
     let sum = 0;
     for (const [name, bytes] of this.table) {
-      const row = bytes.subarray(id * ROW, (id + 1) * ROW);
+      const at = this.rows ? this.rows.rowOf(id) : id;
+      const row = bytes.subarray(at * ROW, (at + 1) * ROW);
       if (!this.mayBeWrong) assert.deepEqual(row, tables.get(name).subarray(id * ROW, (id + 1) * ROW), `row ${id} of ${name}`);
       for (const byte of row) sum = (Math.imul(sum, 31) + byte) >>> 0;
     }
@@ -61,9 +67,10 @@ class TableModel {
   }
 }
 
-function world({ damage = () => {}, onRange = async () => {}, ...more } = {}) {
-  const model = new TableModel();
+function world({ damage = () => {}, onRange = async () => {}, rows = null, verified = false, ...more } = {}) {
+  const model = new TableModel(rows);
   const ranges = [];
+  const released = [];
   const events = [];
   const arrivals = contents.map(() => Promise.withResolvers?.() ?? withResolvers());
   const done = Promise.withResolvers?.() ?? withResolvers();
@@ -81,7 +88,7 @@ function world({ damage = () => {}, onRange = async () => {}, ...more } = {}) {
   };
   let inspect;
   const partial = new PartialModel({
-    ...{ model, manifest, stop, ...more },
+    ...{ model, manifest, stop, rows, ...more },
     device: { queue: { writeBuffer: ({ tensor }, offset, bytes) => write(tensor, offset, bytes) } },
     bufferOf: (tensor) => ({ buffer: { tensor }, bytes: 400 }),
     source: {
@@ -91,9 +98,10 @@ function world({ damage = () => {}, onRange = async () => {}, ...more } = {}) {
           const found = contents[shard].slice(offset, offset + bytes);
           damage(shard, found);
           await onRange(shard);
-          yield { bytes: found, verified: false };
+          yield { bytes: found, verified };
         }
       },
+      release: () => released.push(events.length),
     },
     loading: { done: done.promise, shards: (all) => Promise.all([...all].map((shard) => arrivals[shard].promise)), giveWay, before, inspect: (how) => (inspect = how) },
     onComplete: () => events.push("complete"),
@@ -103,18 +111,18 @@ function world({ damage = () => {}, onRange = async () => {}, ...more } = {}) {
   /** A shard comes, as the loader brings it. */
   const arrive = async (shard) => {
     const tensor = shard === 3 ? "layers.1.ple" : "layers.0.ple";
-    write(tensor, shard === 2 ? 196 : 0, contents[shard]);
+    if (!rows) write(tensor, shard === 2 ? 196 : 0, contents[shard]);
     await inspect(shard, async (target, at) => target.set(contents[shard].subarray(at, at + target.length)));
     arrivals[shard].resolve();
     await new Promise(setImmediate);
   };
   const finish = async () => {
-    for (const [name, bytes] of tables) write(name, 0, bytes);
+    if (!rows) for (const [name, bytes] of tables) write(name, 0, bytes);
     for (const arrival of arrivals) arrival.resolve();
     done.resolve();
     await new Promise(setImmediate);
   };
-  return { model, partial, ranges, events, finish, arrivals, done, stop, write, ways, arrive };
+  return { model, partial, ranges, released, events, finish, arrivals, done, stop, write, ways, arrive };
 }
 
 function withResolvers() {
@@ -130,18 +138,6 @@ const complete = async () => {
   await finish();
   return await collect(partial.generate(options));
 };
-
-test("shards that hold nothing but rows come later", () => {
-  assert.deepEqual(splitShards(manifest), { first: [0], later: [1, 2, 3] });
-});
-
-test("a row is found also where a shard ends within it", () => {
-  assert.deepEqual(rowParts(manifest, 24), [
-    { tensor: "layers.0.ple", tensorOffset: 192, shard: 1, offset: 192, bytes: 4 },
-    { tensor: "layers.0.ple", tensorOffset: 196, shard: 2, offset: 0, bytes: 4 },
-    { tensor: "layers.1.ple", tensorOffset: 192, shard: 3, offset: 192, bytes: 8 },
-  ]);
-});
 
 test("the same tokens come from rows as from the whole table, one step at a time", async () => {
   const { partial, model, ranges } = world();
@@ -280,4 +276,62 @@ test("downloads give way for as long as an answer needs rows, and no longer", as
   await finish();
   await collect(partial.generate(options));
   assert.deepEqual([ways.given, ways.now], [1, 0], "nothing to give way to once everything is there");
+});
+
+test("a table that stays in the storage gives the same tokens, one step at a time, also when everything is there", async () => {
+  const { partial, model, ranges, finish, released } = world({ rows: new RowMap(8), verified: true });
+  await finish();
+  assert.deepEqual(released, [], "the stored rows are read on");
+  await partial.prefill([1, 24, 1], 0);
+  assert.equal(ranges.length, 5);
+  assert.deepEqual(await collect(partial.generate(options)), await complete());
+  assert.ok(model.steps.every(({ maxTokens }) => maxTokens === 1));
+  await partial.dispose();
+  assert.equal(released.length, 1);
+});
+
+test("of a prompt that has more tokens than the GPU has rows for, a portion at a time is computed", async () => {
+  const { partial, model } = world({ rows: new RowMap(8), verified: true });
+  const calls = [];
+  const prefill = model.prefill.bind(model);
+  model.prefill = async (ids, position) => {
+    calls.push([ids.length, position]);
+    await prefill(ids);
+  };
+  const ids = Array.from({ length: 23 }, (_, i) => (i * 7) % VOCABULARY);
+  await partial.prefill(ids, 5);
+  assert.deepEqual(calls, [[4, 5], [4, 9], [4, 13], [4, 17], [4, 21], [3, 25]]);
+  await partial.feed(ids, 28);
+});
+
+test("rows that are on the GPU are not read again", async () => {
+  const { partial, ranges } = world({ rows: new RowMap(32), verified: true });
+  await partial.prefill([1, 2, 3], 0);
+  const before = ranges.length;
+  await partial.feed([3, 1], 3);
+  assert.equal(ranges.length, before);
+});
+
+test("a stored table: what was damaged on the way is read again", async () => {
+  const { partial, model, events, arrive } = world({ rows: new RowMap(8), damage: (shard, bytes) => shard === 3 && (bytes[0] ^= 1) });
+  model.mayBeWrong = true;
+  await partial.feed([7], 0);
+  await arrive(3);
+  assert.deepEqual(events, ["wrong: shard-hash"]);
+  assert.equal(model.rows.rowOf(7), undefined);
+});
+
+test("a call that comes late, since nobody waits for it any more, leaves no row in another one's place", async () => {
+  const rows = new RowMap(2);
+  let come = () => {};
+  let wait = new Promise((resolve) => (come = resolve));
+  const { partial, ranges } = world({ rows, verified: true, onRange: () => wait });
+  const late = partial.prefill([7], 0);
+  while (ranges.length < 2) await new Promise(setImmediate);
+  wait = Promise.resolve();
+  await partial.feed([9], 0); // each row is looked at
+  come();
+  await late;
+  await partial.feed([9], 1);
+  await partial.feed([7], 2);
 });

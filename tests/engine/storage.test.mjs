@@ -477,6 +477,51 @@ test("ranges come from the storage when the shard is there, else from the server
   await assert.rejects(range(source, 40), RangeError);
 });
 
+test("a stored shard is opened once for all ranges of it, and closed when it is given up", async () => {
+  const { source, store, load, manifest } = await visit();
+  await load();
+  const opened = [];
+  const closed = [];
+  const openVerified = store.openVerified.bind(store);
+  store.openVerified = async (file) => {
+    opened.push(file.path);
+    const stored = await openVerified(file);
+    return { ...stored, close: () => void (closed.push(file.path), stored.close()) };
+  };
+  await source.open();
+  source.hold([0, 1]);
+  await range(source, 8);
+  await range(source, 12);
+  assert.deepEqual([opened, closed], [["a.bin", "b.bin"], []]);
+  source.release();
+  await range(source, 8);
+  assert.deepEqual([opened, closed], [["a.bin", "b.bin", "b.bin"], ["a.bin", "b.bin"]]);
+  await source.drop(1);
+  assert.deepEqual(closed, ["a.bin", "b.bin", "b.bin"]);
+  assert.ok(!(await store.list()).verified.has(hashOf(manifest, "b.bin")), "nothing held it");
+  source.hold([1]);
+  assert.equal(opened.length, 3, "what is not stored is not opened");
+});
+
+test("what stays in the storage is downloaded, and neither it nor its buffers take anything of the GPU", async () => {
+  const [disk, { files }] = [new FakeStorage(), smallArtifact()];
+  const first = await visit({ disk, staysStored: (tensor) => tensor === "split" });
+  first.buffers.delete("split");
+  await first.load();
+  assert.deepEqual(first.buffers.get("whole").buffer.memory, files.get("a.bin").subarray(0, 32));
+  const second = await visit({ disk, staysStored: (tensor) => tensor === "split" });
+  second.buffers.delete("split");
+  const opened = [];
+  const openVerified = second.store.openVerified.bind(second.store);
+  second.store.openVerified = (file) => (opened.push(file.path), openVerified(file));
+  await second.source.open();
+  const loading = second.start();
+  await loading.shards([1]);
+  await loading.done;
+  assert.deepEqual(opened, ["a.bin"], "a shard with nothing for the GPU need not be opened");
+  assert.equal(second.progress.at(-1).cachedBytes, 112);
+});
+
 test("ranges of a server without ranges, of one that fails twice, of one that stays away", async () => {
   const { files } = smallArtifact();
   const whole = await visit({ faults: (path) => new Response(files.get(path)) });

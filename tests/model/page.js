@@ -3,6 +3,7 @@ import { countCreations } from "/static/bench/allocations.js";
 import { CompiledModule } from "/static/engine/compiled_module.js";
 import { choiceMemory } from "/static/engine/choice_memory.js";
 import { download } from "/static/engine/download.js";
+import { splitShards } from "/static/engine/embedding_table.js";
 import { checkGolden } from "/static/engine/golden.js";
 import { findGpu, requestDevice } from "/static/engine/gpu.js";
 import { loadWeights } from "/static/engine/loader.js";
@@ -10,7 +11,6 @@ import { fileAt, shardsOf } from "/static/engine/manifest.js";
 import { fetchManifest } from "/static/engine/manifest_fetch.js";
 import { Model } from "/static/engine/model.js";
 import { openModel } from "/static/engine/open_model.js";
-import { splitShards } from "/static/engine/partial_model.js";
 import { RecoveringModel } from "/static/engine/recovery.js";
 import { Runtime } from "/static/engine/runtime.js";
 import { ShardSource } from "/static/engine/shard_source.js";
@@ -257,6 +257,40 @@ export async function generateBeforeTheTable(path, ids, sampling, steps, release
   const result = { early, late: await run(), share: model.stats().firstTokenShare, fetched, moreRanges: ranges.length - fetched };
   await model.dispose();
   return result;
+}
+
+/**
+ * Continuations of `ids` with the per-layer embeddings on the GPU, and with the table in the storage; and the bytes that each took.
+ */
+export async function generateWithStoredTable(path, ids, sampling, steps) {
+  const url = new URL(path, location.href).href;
+  const manifest = await fetchManifest(url, fetch);
+  const ignore = () => {};
+  const parts = {
+    ...{ findGpu, instantiate },
+    createModel: async (created) => {
+      const model = Model.create(created);
+      model.compileRest = async () => {};
+      model.record = () => Promise.all(["decode", "sample", "prefill_16"].map((name) => model.programs.get(name).compile()));
+      return model;
+    },
+  };
+  const outcome = {};
+  for (const embeddings of ["gpu", "storage"]) {
+    const source = new ShardSource({ manifest, baseUrl: url, fetch });
+    // Only a worker has a storage that can be written to; the server's rows are the same.
+    Object.defineProperty(source, "keeps", { value: true });
+    const options = { manifest, source, embeddings, build: "f32", context: 512, signal: new AbortController().signal };
+    const { model } = await openModel({ ...options, onProgress: ignore, onStage: ignore, onEvent: ignore }, parts);
+    const last = ids.length - 1;
+    await model.prefill(ids.slice(0, last), 0);
+    const tokens = [];
+    for await (const id of model.generate({ id: ids[last], position: last, sampling, maxTokens: steps })) tokens.push(id);
+    const { embeddings: place, gpuBytes } = model.stats();
+    outcome[embeddings] = { tokens, place, gpuBytes };
+    await model.dispose();
+  }
+  return outcome;
 }
 
 /** What startCounting counts. @type {{ alive: Map<GPUBuffer, number>, made: number, stop: () => void }} */
