@@ -32,7 +32,7 @@ export async function measureDraft(engine, { turns, conversation, canThink }, { 
 export async function figuresOf(engine) {
   const stats = await engine.stats();
   const { memoryEstimate } = await import("../engine/memory.js");
-  const { build, context } = /** @type {{ build: string, context: number }} */ (stats);
+  const { build, context, embeddings } = /** @type {{ build: string, context: number, embeddings?: "gpu" | "storage" }} */ (stats);
   const manifest = /** @type {any} */ (engine.manifest);
-  return { stats, memory: manifest.builds?.[build] ? memoryEstimate(manifest, { build, context, staging: 0 }) : null };
+  return { stats, memory: manifest.builds?.[build] ? memoryEstimate(manifest, { build, context, embeddings, staging: 0 }) : null };
 }

@@ -82,7 +82,7 @@ export class LoadingView {
     /** @type {[string, number][]} */
     const parts = [
       [text.weights, memory.weights],
-      [text.embeddings, memory.embeddings],
+      [memory.stored > 0 ? text.rows(formatBytes(memory.stored)) : text.embeddings, memory.embeddings],
       [text.cache(memory.context), memory.cache],
       [text.working, memory.state + memory.staging],
     ];

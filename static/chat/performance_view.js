@@ -141,7 +141,7 @@ class PerformanceView {
       const counted = memory.weights + memory.embeddings + memory.cache + memory.state;
       const parts = [
         { name: text.weights, value: memory.weights },
-        { name: text.embeddings, value: memory.embeddings },
+        { name: memory.stored > 0 ? text.rows(formatBytes(memory.stored)) : text.embeddings, value: memory.embeddings },
         { name: text.cache, value: memory.cache },
         { name: text.working, value: total === null ? memory.state : total - counted + memory.state },
       ].filter(({ value }) => value > 0);

@@ -12,6 +12,7 @@ import { isPerLayerEmbedding } from "./embedding_table.js";
  * @typedef {object} MemoryEstimate
  * @property {number} weights  without the per-layer embeddings
  * @property {number} embeddings  the per-layer embedding table, or the rows of it that are on the GPU
+ * @property {number} stored  that table, where it stays in the browser's storage; no part of the total
  * @property {number} cache  K/V caches, for `context` tokens
  * @property {number} state  token ids, logits, random numbers
  * @property {number} staging  buffers through which the weights are written; freed after loading
@@ -39,16 +40,20 @@ const BYTES = new Map(Object.entries({ float32: 4, uint32: 4, int32: 4, float16:
  */
 export function memoryEstimate(manifest, { build, context, staging = STAGING_BYTES, embeddings: place = "gpu" }) {
   const { buffers } = /** @type {BuildSpec} */ (manifest.builds[build]);
-  let [weights, embeddings, cache, state] = [0, 0, 0, 0];
+  let [weights, embeddings, stored, cache, state] = [0, 0, 0, 0, 0];
   for (const { name, bytes, shape } of manifest.tensors) {
     if (!isPerLayerEmbedding(name)) weights += bytes;
-    else embeddings += place === "gpu" ? bytes : (ROWS_ON_GPU * bytes) / /** @type {number} */ (shape[0]);
+    else if (place === "gpu") embeddings += bytes;
+    else {
+      embeddings += (ROWS_ON_GPU * bytes) / /** @type {number} */ (shape[0]);
+      stored += bytes;
+    }
   }
   for (const buffer of buffers) {
     if (buffer.name.startsWith("layers.")) cache += bufferBytes(buffer, context);
     else state += bufferBytes(buffer, context);
   }
-  return { weights, embeddings, cache, state, staging, total: weights + embeddings + cache + state + staging, context };
+  return { weights, embeddings, stored, cache, state, staging, total: weights + embeddings + cache + state + staging, context };
 }
 
 /**

@@ -189,7 +189,8 @@ export class Model {
       // What an older version built has but the prompt, whose tokens are the rows.
       if (this.#tensors.has("rows")) this.#write("rows", Int32Array.from(part, (id) => this.#rowOf(id)));
       this.#write("state", new Int32Array([position + done, part.length]));
-      this.#programs.submit([`prefill_${chunk}`]);
+      if (done === 0) this.#programs.start(`prefill_${chunk}`);
+      else this.#programs.submit([`prefill_${chunk}`]);
       done += part.length;
       this.#rings.wrote(position, position + done);
       ahead.push(this.#device.queue.onSubmittedWorkDone());
@@ -277,7 +278,7 @@ export class Model {
     const pending = [];
     let decoded = 0;
     const decode = () => {
-      this.#programs.submit(["decode"]);
+      this.#programs.start("decode");
       decoded += 1;
       this.#rings.wrote(position, position + decoded);
     };
@@ -288,13 +289,12 @@ export class Model {
         const depth = constraint ? 1 : this.#depth;
         for (; submitted < steps && submitted - taken < depth; submitted += 1) {
           choice.beforeStep(write, submitted);
-          let names = ["decode", ...choice.programs];
-          if (constraint) {
-            // The GPU decodes while the mask is made.
-            if (decoded === submitted) decode();
-            write("mask", await constraint.mask());
-            names = choice.programs;
-          } else {
+          let names = choice.programs;
+          // Nothing is in flight: the GPU begins at once. With a constraint it decodes while the mask is made.
+          if (decoded === submitted && (constraint || submitted === taken)) decode();
+          if (constraint) write("mask", await constraint.mask());
+          else if (decoded === submitted) {
+            names = ["decode", ...names];
             decoded += 1;
           }
           const read = this.#readback.next();

@@ -38,11 +38,14 @@ export class Program {
    * sees what the earlier ones wrote, and several programs may share one pass. Only after compile().
    *
    * @param {GPUComputePassEncoder} pass
+   * @param {number} [from]  the first dispatch
+   * @param {number} [to]  the one after the last
    */
-  encode(pass) {
+  encode(pass, from = 0, to = this.count) {
     /** @type {Kernel | undefined} */
     let current;
-    for (const { kernel, bindGroup, x, y, z } of this.dispatches) {
+    for (let i = from; i < to; i += 1) {
+      const { kernel, bindGroup, x, y, z } = /** @type {Dispatch} */ (this.dispatches[i]);
       if (kernel !== current) {
         if (!kernel.pipeline) throw new Error(`The kernel ${kernel.name} is not compiled.`);
         pass.setPipeline(kernel.pipeline);

@@ -5,6 +5,9 @@
 import { WebGemmaError } from "./errors.js";
 import { compileAll } from "./kernels.js";
 
+/** Dispatches of the first submit where a GPU has nothing to do; the next ones have four times as many each. */
+const FIRST_PART = 24;
+
 /** The functions of a build as recorded programs: compiled when they are wanted, submitted by name. */
 export class Programs {
   #runtime;
@@ -90,17 +93,41 @@ export class Programs {
    * @param {(encoder: GPUCommandEncoder) => void} [after]
    */
   submit(names, after) {
+    this.#submit((pass) => names.forEach((name) => this.#program(name).encode(pass)), after);
+    this.#choice.submitted();
+  }
+
+  /**
+   * Runs a program on a GPU that has nothing to do: it starts on the first dispatches while the others are encoded.
+   *
+   * @param {string} name
+   */
+  start(name) {
+    const program = this.#program(name);
+    for (let from = 0, part = FIRST_PART; from < program.count; from += part, part *= 4) {
+      this.#submit((pass) => program.encode(pass, from, Math.min(from + part, program.count)));
+    }
+    this.#choice.submitted();
+  }
+
+  /**
+   * @param {(pass: GPUComputePassEncoder) => void} encode
+   * @param {(encoder: GPUCommandEncoder) => void} [after]
+   */
+  #submit(encode, after) {
     const encoder = this.#device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    for (const name of names) {
-      const program = this.#recorded.get(name);
-      if (!program) throw new WebGemmaError("unexpected", `The function ${name} was not recorded.`);
-      program.encode(pass);
-    }
+    encode(pass);
     pass.end();
     after?.(encoder);
     this.#device.queue.submit([encoder.finish()]);
-    this.#choice.submitted();
+  }
+
+  /** @param {string} name */
+  #program(name) {
+    const program = this.#recorded.get(name);
+    if (!program) throw new WebGemmaError("unexpected", `The function ${name} was not recorded.`);
+    return program;
   }
 
   /** Nothing can be submitted any more. */

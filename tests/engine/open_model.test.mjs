@@ -66,6 +66,11 @@ test("where it is asked for it does at once, or it is told why it cannot", async
 test("the estimate of memory tells rows from tables", () => {
   const tensors = [{ name: "layers.3.ple", shape: [262144, 36], dtype: "uint32", bytes: 262144 * 144, pieces: [] }];
   const manifest = { tensors, builds: { f32: { buffers: [] } } };
-  const embeddings = (place) => memoryEstimate(manifest, { build: "f32", context: 1, embeddings: place }).embeddings;
-  assert.deepEqual([embeddings(undefined), embeddings("gpu"), embeddings("storage")], [262144 * 144, 262144 * 144, 8192 * 144]);
+  const parts = (place) => {
+    const { embeddings, stored, total } = memoryEstimate(manifest, { build: "f32", context: 1, staging: 0, embeddings: place });
+    return [embeddings, stored, total];
+  };
+  const table = 262144 * 144;
+  assert.deepEqual([parts(undefined), parts("gpu")], [[table, 0, table], [table, 0, table]]);
+  assert.deepEqual(parts("storage"), [8192 * 144, table, 8192 * 144]);
 });

@@ -14,7 +14,11 @@ MOST_BYTES_PER_TOKEN = 8192
 INTERVAL = 256
 
 
-def test_a_token_creates_one_command_encoder_and_few_bytes(tiny_models: TinyModels) -> None:
+# Where nothing is in flight a step of decoding is encoded in parts, so that the GPU starts on the first one.
+MOST_ENCODERS_PER_TOKEN = 4
+
+
+def test_a_token_creates_a_command_encoder_and_few_bytes(tiny_models: TinyModels) -> None:
     """V8's own sampling heap profile, with what a collection has freed already."""
     model = tiny_models.get("base")
     model.creations(WARM_UP)
@@ -24,7 +28,8 @@ def test_a_token_creates_one_command_encoder_and_few_bytes(tiny_models: TinyMode
     created = model.creations(TOKENS)
     profile = session.send("HeapProfiler.stopSampling")["profile"]
     session.detach()
-    assert created == {"createCommandEncoder": TOKENS}
+    assert list(created) == ["createCommandEncoder"]
+    assert TOKENS <= created["createCommandEncoder"] < MOST_ENCODERS_PER_TOKEN * TOKENS
     sizes = {node["callFrame"]["functionName"]: 0 for node in nodes(profile["head"])}
     for node in nodes(profile["head"]):
         sizes[node["callFrame"]["functionName"]] += node["selfSize"]
