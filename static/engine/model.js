@@ -24,6 +24,8 @@ const SLOW_STEP_MS = 100;
 /** Prefill chunks submitted ahead. */
 const CHUNKS_AHEAD = 2;
 const ID_BYTES = 4;
+/** build_wasm/gemma4.py */
+const STATE_ROW = 4;
 /** So long a prompt waits for the choice between kernels that it is the first to run. */
 const CHOICE_PATIENCE_MS = 1000;
 
@@ -262,7 +264,7 @@ export class Model {
    * @returns {AsyncGenerator<number, void, void>}
    */
   async *generate(options) {
-    const { id, position, maxTokens, signal, constraint, onLogprobs } = options;
+    const { id, position, maxTokens, signal, constraint, onLogprobs, gate } = options;
     this.#checkRoom(position + Math.min(maxTokens, 1));
     const steps = Math.min(maxTokens, this.#context - position);
     const { vocab_size: vocabSize } = /** @type {{ vocab_size: number }} */ (this.#manifest.config);
@@ -270,6 +272,7 @@ export class Model {
     const write = (name, data, offset) => this.#write(name, data, offset);
     const choice = new TokenChoice(options);
     await this.#programs.compile(["decode", ...choice.programs]);
+    if (gate?.closed()) await gate.open(id);
     choice.start(write, vocabSize, options);
     this.#start(id, position);
     const ids = this.tensorBuffer("ids").buffer;
@@ -285,8 +288,9 @@ export class Model {
     this.#kernelChoice.begin();
     try {
       for (let submitted = 0, taken = 0; taken < steps; taken += 1) {
+        const closed = gate?.closed();
         // The mask of a token depends on the one before it.
-        const depth = constraint ? 1 : this.#depth;
+        const depth = constraint || closed ? 1 : this.#depth;
         for (; submitted < steps && submitted - taken < depth; submitted += 1) {
           choice.beforeStep(write, submitted);
           let names = choice.programs;
@@ -304,7 +308,7 @@ export class Model {
           });
           this.#rings.wrote(position, position + decoded);
           pending.push(read.bytes());
-          if (constraint && decoded < steps) decode();
+          if (constraint && decoded < steps && !closed) decode();
         }
         const before = performance.now();
         const bytes = await /** @type {Promise<ArrayBuffer>} */ (pending.shift());
@@ -313,6 +317,10 @@ export class Model {
         const chosen = /** @type {number} */ (new Int32Array(bytes)[0]);
         onLogprobs?.(readLogprobs(chosen, bytes, ID_BYTES, vocabSize));
         yield chosen;
+        if (submitted === taken + 1 && decoded < steps && gate?.closed()) {
+          await gate.open(chosen);
+          if (this.#rows) write("state", Int32Array.of(this.#rowOf(chosen)), STATE_ROW * 4);
+        }
       }
     } finally {
       await Promise.allSettled(pending);

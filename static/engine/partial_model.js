@@ -145,27 +145,17 @@ export class PartialModel {
 
   /** @type {ModelLike["generate"]} */
   async *#generate(options) {
-    let { id, position, maxTokens, drawn = 0 } = options;
-    const generated = [...(options.generated ?? [])];
-    const seed = options.sampling.seed ?? crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
-    const sampling = { ...options.sampling, seed };
-    this.#begin(position);
-    while (!(this.#complete && !this.#parts.rows) && maxTokens > 0) {
-      await this.#need([id], options.signal);
-      let found = false;
-      for await (const next of this.#model.generate({ ...options, sampling, id, position, maxTokens: 1, drawn, generated: generated.slice() })) {
-        found = true;
-        id = next;
-        generated.push(id);
-      }
+    this.#begin(options.position);
+    const gate = {
+      closed: () => !this.#complete || Boolean(this.#parts.rows),
+      open: (/** @type {number} */ id) => this.#need([id], options.signal),
+    };
+    for await (const id of this.#model.generate({ ...options, gate })) {
       this.#check();
-      if (!found) return;
-      [position, maxTokens, drawn] = [position + 1, maxTokens - 1, drawn + 1];
-      this.#share ??= this.#bytes / this.#total;
+      this.#share ??= this.#complete ? 1 : this.#bytes / this.#total;
       yield id;
     }
     this.#check();
-    if (maxTokens > 0) yield* this.#model.generate({ ...options, sampling, id, position, maxTokens, drawn, generated });
   }
 
   /** What a step computes does not change how long it takes: no rows are needed. @type {ModelLike["timeKernels"]} */

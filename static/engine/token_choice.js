@@ -38,6 +38,11 @@ export const LOGPROBS_BYTES = 48 * 4;
  * @property {readonly number[]} [forbidden]  tokens that are not chosen, where there is no constraint
  * @property {Constraint} [constraint]  its accept() is the caller's to call, before it asks for the next token
  * @property {(logprobs: TokenLogprobs) => void} [onLogprobs]  called for each token before it is yielded
+ * @property {Gate} [gate]
+ *
+ * @typedef {object} Gate  what a step waits for before its token goes through the model
+ * @property {() => boolean} closed  while it is, one step is in flight
+ * @property {(id: number) => Promise<void>} open  for this token
  *
  * @typedef {object} TokenLogprobs
  * @property {number} id

@@ -297,7 +297,7 @@ export class FakeModel {
   }
   /** The script's tokens, but for forbidden ones; with a constraint, the first token that its mask allows where the script's next one is not. */
   async *generate(options) {
-    const { id, position, sampling, maxTokens, signal, constraint, forbidden = [], onLogprobs } = options;
+    const { id, position, sampling, maxTokens, signal, constraint, forbidden = [], onLogprobs, gate } = options;
     if (position > this.kv.length) throw new Error(`hole at ${this.kv.length}`);
     this.calls.push({ generate: id, position, sampling, maxTokens });
     this.kv.length = position;
@@ -308,6 +308,7 @@ export class FakeModel {
         if (forbidden.includes(next)) continue;
         if (count++ >= maxTokens || signal?.aborted) return;
         await new Promise((resolve) => setImmediate(resolve));
+        if (gate?.closed()) await gate.open(newest);
         if (constraint) {
           const mask = await constraint.mask();
           const allowed = (token) => (mask[token >> 5] >>> (token & 31)) & 1;
