@@ -7,18 +7,37 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from e2e.chat_page import ChatPage
 from e2e.conftest import open_tab
+from e2e.server_process import ROOT
 
 CONTEXT = 64
 CAPITAL = "What is the capital of France? Answer in one word."
 LOAD = """
 async (context) => {
   const { Engine } = await import("/static/engine/engine.js");
+  window.tokenizerWorker = [];
+  new BroadcastChannel("test-tokenizer").onmessage = ({ data }) => window.tokenizerWorker.push(data);
   window.engine = await Engine.load("/models/demo/", { context });
 }
+"""
+# Precedes the engine worker's script: tells what the worker that reads the tokenizer says, and that it is ended.
+TELL = """
+const channel = new BroadcastChannel("test-tokenizer");
+self.Worker = class extends Worker {
+  constructor(url, options) {
+    super(url, options);
+    this.reads = options.name === "webgemma-tokenizer";
+    const told = ({ data: { type, parts } }) => channel.postMessage([type, parts?.packed.merges.left.length ?? null]);
+    if (this.reads) this.addEventListener("message", told);
+  }
+  terminate() {
+    super.terminate();
+    if (this.reads) channel.postMessage("ended");
+  }
+};
 """
 COMPLETE = "async (request) => { return await window.engine.chat.completions.create(request); }"
 REFUSED = """
@@ -28,9 +47,9 @@ async ([method, argument]) => {
   return await call.then(() => null, ({ code, message }) => ({ code, message }));
 }
 """
-# A worker that compiles grammars holds a lock while it lives.
-GRAMMAR_WORKERS = """
-async () => (await navigator.locks.query()).held.filter(({ name }) => name.startsWith("webgemma-grammar-")).length
+# A worker that compiles grammars, and one that reads a tokenizer, holds a lock while it lives.
+WORKERS = """
+async (of) => (await navigator.locks.query()).held.filter(({ name }) => name.startsWith(`webgemma-${of}-`)).length
 """
 STREAM = """
 async (request) => {
@@ -47,6 +66,12 @@ async (request) => {
 def engine(browser: Browser, address: str) -> Iterator[Page]:
     """A page with the demo model's engine, and nothing else, in window.engine; its context is CONTEXT tokens."""
     for page in open_tab(browser):
+
+        def patch(route: Route) -> None:
+            response = route.fetch()
+            route.fulfill(response=response, body=TELL + response.text())
+
+        page.route("**/static/engine/worker.js*", patch)
         ChatPage(page, address).open(model="none")
         page.evaluate(LOAD, CONTEXT)
         yield page
@@ -112,6 +137,13 @@ def test_a_stream_ends_with_the_reason_and_the_usage(engine: Page) -> None:
     assert all(chunk["usage"] is None for chunk in chunks)
 
 
+def test_the_tokenizer_is_read_in_a_worker_of_its_own_which_is_ended(engine: Page) -> None:
+    tokenizer = json.loads((ROOT / "build_wasm" / "demo_model" / "tokenizer.json").read_text("utf-8"))
+    heard = [["ready", None], ["done", len(tokenizer["model"]["merges"])], "ended"]
+    assert engine.evaluate("window.tokenizerWorker") == heard
+    assert engine.evaluate(WORKERS, "tokenizer") == 0
+
+
 def test_a_seed_draws_the_same_answer_again(engine: Page) -> None:
     request = ask("Hi", temperature=1.5, top_k=40, seed=7, max_tokens=5)
     first, second = (engine.evaluate(COMPLETE, request)["choices"] for _ in range(2))
@@ -128,7 +160,7 @@ def test_a_schema_holds_at_temperature_2_under_the_pages_security_policy(engine:
         ask("Hi", response_format={"type": "json_schema", "json_schema": {"schema": schema}}) | {"temperature": 2},
     )
     assert json.loads(answer["choices"][0]["message"]["content"])["color"] in color["enum"]
-    assert engine.evaluate(GRAMMAR_WORKERS) == 1
+    assert engine.evaluate(WORKERS, "grammar") == 1
     assert answer["choices"][0]["finish_reason"] == "stop"
 
 

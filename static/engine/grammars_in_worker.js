@@ -1,6 +1,6 @@
 /** @import { ErrorRecord } from "./errors.js" */
 /** @import { Constraint, Format, GrammarsLike } from "./grammar.js" */
-/** @import { Vocabulary } from "./vocabulary.js" */
+/** @import { Pieces, Vocabulary } from "./vocabulary.js" */
 import { WebGemmaError } from "./errors.js";
 import { Grammars } from "./grammar.js";
 import { whenEnded } from "./liveness.js";
@@ -10,7 +10,7 @@ import { moduleWorker } from "./module_worker.js";
  * "constraint" and "accept" are answered by one "mask" or "error" each.
  *
  * @typedef {{ type: "constraint", id: number, format: Format } | { type: "accept", id: number, ids: readonly number[] }} GrammarQuestion
- * @typedef {{ type: "start", pieces: readonly (string | undefined)[], specialIds: ReadonlySet<number>, vocabSize: number, stopIds: number[],
+ * @typedef {{ type: "start", pieces: Pieces, specialIds: ReadonlySet<number>, vocabSize: number, stopIds: number[],
  *     lock: string }
  *   | GrammarQuestion | { type: "dispose", id: number }} ToGrammarWorker
  * @typedef {{ type: "alive" } | { type: "mask", id: number, mask: Uint32Array<ArrayBuffer> }

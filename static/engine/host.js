@@ -2,6 +2,7 @@
 /** @import { GrammarsLike } from "./grammar.js" */
 /** @import { Manifest } from "./manifest.js" */
 /** @import { OpenOptions, OpenParts } from "./open_model.js" */
+/** @import { TokenizerParts } from "./packed_tokenizer.js" */
 /** @import { Stage } from "./progress.js" */
 /** @import { TokenizerJson } from "./tokenizer.js" */
 /** @import { Transfers } from "./transfer_pool.js" */
@@ -21,16 +22,18 @@ import { rehashSome } from "./rehash.js";
 import { delay } from "./retry.js";
 import { ShardSource } from "./shard_source.js";
 import { Tokenizer } from "./tokenizer.js";
+import { tokenizerHere } from "./tokenizer_in_worker.js";
 
 /**
- * What the host is made of; tests give other ones. transfers: how files are brought here; grammars: what holds answers to a form
- * (default: both in this thread).
+ * What the host is made of; tests give other ones. transfers: how files are brought here; grammars: what holds answers to a form;
+ * readTokenizer: what reads tokenizer.json, of that name, when its bytes have come (default: all in this thread).
  *
  * @typedef {OpenParts & {
  *   post: (message: FromWorker, transfer?: Transferable[]) => void,
  *   fetch: typeof globalThis.fetch,
  *   transfers?: (baseUrl: string) => Transfers,
  *   grammars?: (vocabulary: Vocabulary, vocabSize: number, stopIds: number[]) => GrammarsLike,
+ *   readTokenizer?: (name: string, bytes: Promise<Uint8Array<ArrayBuffer>>, signal: AbortSignal) => Promise<TokenizerParts>,
  *   quietMs?: number,
  * }} HostParts
  *
@@ -133,7 +136,7 @@ export class EngineHost {
    * @returns {Promise<Manifest>}
    */
   async #load({ url, build, context: wanted, variants, embeddings, cacheBytes, lock }, signal) {
-    const { fetch, post, transfers } = this.#parts;
+    const { fetch, post, transfers, readTokenizer = tokenizerHere } = this.#parts;
     holdWhileAlive(lock, () => post({ type: "alive" }));
     let [loadedBytes, totalBytes] = [0, 0];
     /** @type {(stage: Stage, text: string) => void} */
@@ -181,7 +184,8 @@ export class EngineHost {
     await source.open();
     const cached = shardsOf(manifest).every((_, shard) => source.isStored(shard));
     const opening = openFitting(options, this.#parts);
-    const reading = source.file(fileAt(manifest, manifest.tokenizer), failure.signal).then((bytes) => readText(manifest, bytes));
+    const bytes = source.file(fileAt(manifest, manifest.tokenizer), failure.signal);
+    const reading = readTokenizer(manifest.tokenizer, bytes, failure.signal).then((parts) => textOf(manifest, parts));
     try {
       const [opened, { tokenizer, template }] = await Promise.all([opening, reading]);
       const { context } = opened;
@@ -244,18 +248,11 @@ export class EngineHost {
 
 /**
  * @param {Manifest} manifest
- * @param {Uint8Array} bytes of tokenizer.json
+ * @param {TokenizerParts} parts
  */
-function readText(manifest, bytes) {
-  /** @type {unknown} */
-  let json;
-  try {
-    json = JSON.parse(new TextDecoder().decode(bytes));
-  } catch (error) {
-    throw new WebGemmaError("manifest", `${manifest.tokenizer} is not JSON.`, "Build the model again.", { cause: error });
-  }
-  const tokenizer = Tokenizer.fromJSON(json);
-  checkDecoder(/** @type {TokenizerJson} */ (json).decoder);
+function textOf(manifest, parts) {
+  const tokenizer = Tokenizer.fromParts(parts);
+  checkDecoder(/** @type {TokenizerJson} */ (parts.json).decoder);
   const bosToken = tokenizer.pieceOf(manifest.bos_id);
   if (bosToken === undefined)
     throw new WebGemmaError("manifest", `bos_id ${manifest.bos_id} is not in the tokenizer.`, "Build the model again.");

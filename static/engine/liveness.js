@@ -5,15 +5,17 @@
  *
  * @param {string} name
  * @param {() => void} held
+ * @param {() => void} [refused]  there are no locks, or storage is blocked: then a dead worker is not noticed
  */
-export function holdWhileAlive(name, held) {
+export function holdWhileAlive(name, held, refused = () => {}) {
   const locks = globalThis.navigator?.locks;
+  if (!locks) return refused();
   locks
-    ?.request(name, () => {
+    .request(name, () => {
       held();
       return new Promise(() => {});
     })
-    .catch(() => {}); // storage is blocked: then a dead worker is not noticed
+    .catch(refused);
 }
 
 /**

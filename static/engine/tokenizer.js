@@ -1,6 +1,10 @@
+/** @import { TokenizerParts } from "./packed_tokenizer.js" */
+/** @import { Pieces } from "./vocabulary.js" */
 import { Tokenizer as TextTokenizer } from "../vendor/tokenizers.js";
 import { makeGuard, unguard, wellFormed } from "./control_text.js";
 import { WebGemmaError } from "./errors.js";
+import { PackedBpe } from "./packed_bpe.js";
+import { packTokenizer } from "./packed_tokenizer.js";
 import { Vocabulary } from "./vocabulary.js";
 
 /**
@@ -34,8 +38,11 @@ export class Tokenizer {
   /** @type {RegExp | null} */
   #controlPattern;
 
-  /** @param {TokenizerJson} json */
-  constructor(json) {
+  /**
+   * @param {TokenizerJson} json
+   * @param {TokenizerParts["packed"]} packed  null: the vocabulary and the merges are in `json`
+   */
+  constructor(json, packed) {
     const special = json.added_tokens.filter((token) => token.special);
     for (const token of special) {
       if (token.content === "") throw broken(`control token ${token.id} has no text`);
@@ -46,11 +53,14 @@ export class Tokenizer {
     const textTokens = json.added_tokens.filter((token) => !token.special);
     this.#text = new TextTokenizer({ ...json, added_tokens: textTokens }, {});
     this.#control = new Map(special.map((token) => [token.content, token.id]));
-    this.#ids = new Map(Object.entries(json.model.vocab));
+    const model = packed && new PackedBpe(json.model, packed);
+    if (model) {
+      for (const token of textTokens) model.tokens_to_ids.set(token.content, token.id);
+      this.#text.model = model;
+    }
+    this.#ids = model?.pieceIds() ?? new Map(Object.entries(json.model.vocab));
     for (const token of json.added_tokens) this.#ids.set(token.content, token.id);
-    /** @type {(string | undefined)[]} */
-    const pieces = [];
-    for (const [piece, id] of this.#ids) pieces[id] = piece;
+    const pieces = packed ? { bytes: packed.texts.bytes, starts: packed.texts.starts, ofId: packed.ofId } : piecesOf(this.#ids);
     // Longest first: a control token may begin another.
     const alternatives = [...this.#control.keys()].sort((a, b) => b.length - a.length).map(escapeRegExp);
     this.#controlPattern = alternatives.length > 0 ? new RegExp(`(${alternatives.join("|")})`, "gu") : null;
@@ -71,12 +81,21 @@ export class Tokenizer {
    * @throws {WebGemmaError} "manifest" if it is not a BPE tokenizer that this engine can run
    */
   static fromJSON(json) {
+    return Tokenizer.fromParts(packTokenizer(json));
+  }
+
+  /**
+   * @param {TokenizerParts} parts
+   * @returns {Tokenizer}
+   * @throws {WebGemmaError} "manifest" if it is not a BPE tokenizer that this engine can run
+   */
+  static fromParts({ json, packed }) {
     const found = /** @type {Partial<TokenizerJson> | null} */ (json);
     if (found?.model?.type !== "BPE") throw broken(`model type ${found?.model?.type ?? "missing"}, expected BPE`);
     if (typeof found.model.vocab !== "object" || !Array.isArray(found.added_tokens))
       throw broken("no vocabulary or added tokens");
     try {
-      return new Tokenizer(/** @type {TokenizerJson} */ (found));
+      return new Tokenizer(/** @type {TokenizerJson} */ (found), packed);
     } catch (error) {
       if (error instanceof WebGemmaError) throw error;
       throw broken(/** @type {Error} */ (error).message);
@@ -85,7 +104,7 @@ export class Tokenizer {
 
   /** Number of ids: one more than the greatest. */
   get vocabSize() {
-    return this.vocabulary.pieces.length;
+    return this.vocabulary.size;
   }
 
   /**
@@ -150,6 +169,17 @@ export class Tokenizer {
     });
     return ids;
   }
+}
+
+/**
+ * @param {Map<string, number>} ids
+ * @returns {Pieces} the last text of each
+ */
+function piecesOf(ids) {
+  /** @type {(string | undefined)[]} */
+  const pieces = [];
+  for (const [piece, id] of ids) pieces[id] = piece;
+  return pieces;
 }
 
 /** @param {string} what */

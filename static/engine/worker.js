@@ -5,6 +5,7 @@ import { findGpu } from "./gpu.js";
 import { GrammarsInWorker } from "./grammars_in_worker.js";
 import { EngineHost } from "./host.js";
 import { Model } from "./model.js";
+import { tokenizerInWorker } from "./tokenizer_in_worker.js";
 import { canNestWorkers, transfersInWorkers } from "./transfer_pool.js";
 
 /** @type {HostParts["grammars"]} */
@@ -16,6 +17,6 @@ const host = new EngineHost({
   findGpu,
   instantiate: (wasmBytes) => CompiledModule.instantiate(wasmBytes),
   createModel: async (parts) => Model.create(parts),
-  ...(canNestWorkers ? { transfers: (baseUrl) => transfersInWorkers(baseUrl), grammars } : {}),
+  ...(canNestWorkers ? { transfers: (baseUrl) => transfersInWorkers(baseUrl), grammars, readTokenizer: tokenizerInWorker } : {}),
 });
 self.addEventListener("message", (/** @type {MessageEvent<ToWorker>} */ event) => void host.handle(event.data));

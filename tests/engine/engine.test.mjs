@@ -9,7 +9,7 @@ import { BASE, FakeDevice, FakeModel, collect, says, serve, smallArtifact, trans
 import { FakeStorage } from "./opfs.mjs";
 
 /** The page and its worker, joined by a real message channel: everything is cloned as between threads. */
-function world({ reply = says("Hello there!"), faults, requestDevice, instantiate, createModel, change = () => {}, quietMs, inWorkers, grammars } = {}) {
+function world({ reply = says("Hello there!"), faults, requestDevice, instantiate, createModel, change = () => {}, quietMs, inWorkers, grammars, readTokenizer } = {}) {
   const { manifest, files } = smallArtifact();
   change(manifest);
   files.set("manifest.json", new TextEncoder().encode(JSON.stringify(manifest)));
@@ -20,7 +20,7 @@ function world({ reply = says("Hello there!"), faults, requestDevice, instantiat
   const { fetch } = serve(files, faults);
   const { start, workers } = transferWorkers(fetch);
   const host = new EngineHost({
-    ...{ quietMs, grammars },
+    ...{ quietMs, grammars, readTokenizer },
     post: (message, transfer = []) => port2.postMessage(message, transfer),
     fetch,
     ...(inWorkers ? { transfers: (baseUrl) => transfersInWorkers(baseUrl, start) } : {}),
@@ -86,8 +86,8 @@ test("loading: stages in order, buffers and kernels prepared while weights arriv
 
 test("what holds answers to a form is made for the model's vocabulary, and is ended with the engine", async () => {
   const seen = [];
-  const grammars = ({ pieces }, vocabSize, stopIds) => {
-    seen.push(pieces[106], vocabSize, stopIds);
+  const grammars = (vocabulary, vocabSize, stopIds) => {
+    seen.push(vocabulary.pieceOf(106), vocabSize, stopIds);
     return { constraint: () => new Promise((_, reject) => seen.push(reject)), close: () => seen.pop()(new Error("closed")) };
   };
   const { load } = world({ grammars });
@@ -110,6 +110,18 @@ test("a tokenizer that comes after the last shard: the load ends, and so does ev
   const engine = await loading;
   assert.ok(workers.length >= 2 && workers.every(({ terminated }) => terminated));
   await engine.dispose();
+});
+
+test("the tokenizer's reader is started before its file is there, and is told of a load that failed", async () => {
+  const order = [];
+  const readTokenizer = (name, bytes, signal) => {
+    order.push(name);
+    bytes.then(() => order.push("bytes"));
+    return new Promise((_, reject) => signal.addEventListener("abort", () => (order.push("stop"), reject(new Error("stopped")))));
+  };
+  const faults = (path) => (path === "a.bin" ? new Response("", { status: 404 }) : undefined);
+  await assert.rejects(world({ faults, readTokenizer }).load(), { code: "network" });
+  assert.deepEqual([order[0], order.at(-1)], ["tokenizer.json", "stop"]);
 });
 
 test("the build, the context and plain kernels can be asked for", async () => {

@@ -108,7 +108,8 @@ def test_the_service_worker_names_every_file_that_the_page_needs_and_each_is_the
     assert page["version"] == page_version(client)
     names = {file.removeprefix(f"/v/{page['version']}/static/") for file in page["files"]}
     assert {"chat/app.js", "chat.css", "engine/worker.js", "icons/sprite.svg"} <= names
-    assert {"engine/transfer_worker.js", "engine/grammar_worker.js", "vendor/xgrammar.js"} <= names
+    assert {f"engine/{work}_worker.js" for work in ("transfer", "tokenizer", "grammar")} <= names
+    assert "vendor/xgrammar.js" in names
     assert not any(name.startswith("bench/") or name == "service_worker.js" for name in names)
     assert all(client.head(file).status_code == 200 for file in page["files"])
 
