@@ -35,15 +35,15 @@ test("slow and fast rates are both readable", () => {
 });
 
 test("query parameters are honoured", () => {
-  const query = parseQuery("?model=gemma-4-E2B-it&build=f32&context=1024&variants=off&temperature=0&max_tokens=8");
-  const expected = { model: "gemma-4-E2B-it", build: "f32", context: 1024, variants: false, temperature: 0, maxTokens: 8 };
+  const query = parseQuery("?model=gemma-4-E2B-it&build=f32&context=1024&variants=off&embeddings=storage&temperature=0&max_tokens=8");
+  const expected = { model: "gemma-4-E2B-it", build: "f32", context: 1024, variants: false, embeddings: "storage", temperature: 0, maxTokens: 8 };
   assert.deepEqual(query, expected);
 });
 
 test("query parameters that make no sense are left out", () => {
-  const nothing = { model: null, build: undefined, context: undefined, variants: undefined, temperature: null, maxTokens: null };
+  const nothing = { model: null, build: undefined, context: undefined, variants: undefined, embeddings: undefined, temperature: null, maxTokens: null };
   assert.deepEqual(parseQuery(""), nothing);
-  assert.deepEqual(parseQuery("?model=&build=f64&context=-1&variants=on&temperature=hot&max_tokens=1.5"), nothing);
+  assert.deepEqual(parseQuery("?model=&build=f64&context=-1&variants=on&embeddings=disk&temperature=hot&max_tokens=1.5"), nothing);
   assert.deepEqual(parseQuery("?context=&temperature=3&max_tokens=0"), nothing);
 });
 
