@@ -46,6 +46,13 @@ from scripts import make_synthetic_artifact
 ROOT = Path(__file__).resolve().parent.parent
 QUERY = "runs=5&tokens=128&prefill=32,512,2048&decode=32,1024,3960&visits=3"
 GPU_LINE = "GPU: "  # of the page's log, before it measures anything
+# Headless Chromium took its window for a hidden one now and then, and the page refuses to time then. Playwright passes
+# these by itself.
+STAY_VISIBLE = (
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
+    "--disable-background-timer-throttling",
+)
 
 
 class BenchError(Exception):
@@ -145,7 +152,7 @@ def fill(folder: Path, filled: Path) -> Path:
 def browser_flags(more: Sequence[str], software: bool) -> list[str]:
     """All that the browser is started with; one of `more` takes the place of another one of that name."""
     adapter = SOFTWARE_ADAPTER if software else os.environ.get("WEBGEMMA_CHROMIUM_ARGS", LINUX_GPU)
-    flags = [*ARGUMENTS, "--headless=new", PRECISE_HEAP, *shlex.split(adapter), *more]
+    flags = [*ARGUMENTS, *STAY_VISIBLE, "--headless=new", PRECISE_HEAP, *shlex.split(adapter), *more]
     return list({flag.partition("=")[0]: flag for flag in flags}.values())
 
 
