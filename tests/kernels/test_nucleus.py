@@ -84,7 +84,7 @@ def test_draws_match_the_exact_distribution(
         assert not memory["search"].any()
     share = [p[i] for i in ids]
     assert memory["ids"][: len(ids)].tolist() == ids.tolist(), share
-    assert memory["state"].tolist() == [5 + len(ids), 1, len(ids), ids[-1], 91, 92, 93, 94]
+    assert memory["state"].tolist() == [5 + len(ids), 1, len(ids), ids[-1], ids[-1], 92, 93, 94]
 
 
 def test_kernels_fit_every_adapter() -> None:
