@@ -7,6 +7,7 @@
 import { WebGemmaError, throwIfAborted } from "./errors.js";
 import { choiceMemory } from "./choice_memory.js";
 import { isPerLayerEmbedding } from "./embedding_table.js";
+import { IN_FLIGHT, Pace, STEP_BYTES, generateTokens } from "./generation.js";
 import { KernelChoice } from "./kernel_choice.js";
 import { timeStepKernels } from "./kernel_times.js";
 import { KvCopies } from "./kv_copies.js";
@@ -15,17 +16,10 @@ import { Programs } from "./programs.js";
 import { ReadbackRing } from "./readback.js";
 import { RingReach } from "./ring_reach.js";
 import { Runtime } from "./runtime.js";
-import { LOGPROBS_BYTES, RING, TokenChoice, readLogprobs } from "./token_choice.js";
+import { TokenChoice } from "./token_choice.js";
 
-/** Steps submitted before the first one's id is back: the GPU never waits for JavaScript. */
-const IN_FLIGHT = 4;
-/** Where a step takes longer there is nothing to hide, and after an answer that was stopped the next one waits for every step in flight. */
-const SLOW_STEP_MS = 100;
 /** Prefill chunks submitted ahead. */
 const CHUNKS_AHEAD = 2;
-const ID_BYTES = 4;
-/** build_wasm/gemma4.py */
-const STATE_ROW = 4;
 /** So long a prompt waits for the choice between kernels that it is the first to run. */
 const CHOICE_PATIENCE_MS = 1000;
 
@@ -46,8 +40,7 @@ export class Model {
   #rows;
   /** Copies of the K/V caches. */
   #copies;
-  /** Steps to keep in flight: two until the GPU has shown how fast it is. */
-  #depth = 2;
+  #pace = new Pace();
 
   /**
    * @param {Runtime} runtime
@@ -78,7 +71,7 @@ export class Model {
     this.#rings = new RingReach(window, Math.min(Infinity, ...rings));
     this.#kernelChoice = new KernelChoice(device, choiceMemory(build.wasm, device.adapterInfo));
     this.#programs = new Programs(runtime, device, build.functions, (name) => this.tensorBuffer(name), this.#kernelChoice);
-    this.#readback = new ReadbackRing(device, IN_FLIGHT + 1, ID_BYTES + LOGPROBS_BYTES);
+    this.#readback = new ReadbackRing(device, IN_FLIGHT + 1, STEP_BYTES);
     this.#copies = new KvCopies(
       device,
       caches.map(({ name, shape }) => ({ ...this.tensorBuffer(name), byPosition: shape[0] === "context" })),
@@ -264,9 +257,8 @@ export class Model {
    * @returns {AsyncGenerator<number, void, void>}
    */
   async *generate(options) {
-    const { id, position, maxTokens, signal, constraint, onLogprobs, gate } = options;
+    const { id, position, maxTokens, gate } = options;
     this.#checkRoom(position + Math.min(maxTokens, 1));
-    const steps = Math.min(maxTokens, this.#context - position);
     const { vocab_size: vocabSize } = /** @type {{ vocab_size: number }} */ (this.#manifest.config);
     /** @type {import("./token_choice.js").Write} */
     const write = (name, data, offset) => this.#write(name, data, offset);
@@ -275,55 +267,18 @@ export class Model {
     if (gate?.closed()) await gate.open(id);
     choice.start(write, vocabSize, options);
     this.#start(id, position);
-    const ids = this.tensorBuffer("ids").buffer;
-    const logprobs = this.tensorBuffer("logprobs").buffer;
-    /** @type {Promise<ArrayBuffer>[]} */
-    const pending = [];
-    let decoded = 0;
-    const decode = () => {
-      this.#programs.start("decode");
-      decoded += 1;
-      this.#rings.wrote(position, position + decoded);
-    };
     this.#kernelChoice.begin();
     try {
-      for (let submitted = 0, taken = 0; taken < steps; taken += 1) {
-        const closed = gate?.closed();
-        // The mask of a token depends on the one before it.
-        const depth = constraint || closed ? 1 : this.#depth;
-        for (; submitted < steps && submitted - taken < depth; submitted += 1) {
-          choice.beforeStep(write, submitted);
-          let names = choice.programs;
-          // Nothing is in flight: the GPU begins at once. With a constraint it decodes while the mask is made.
-          if (decoded === submitted && (constraint || submitted === taken)) decode();
-          if (constraint) write("mask", await constraint.mask());
-          else if (decoded === submitted) {
-            names = ["decode", ...names];
-            decoded += 1;
-          }
-          const read = this.#readback.next();
-          this.#programs.submit(names, (encoder) => {
-            encoder.copyBufferToBuffer(ids, (submitted % RING) * ID_BYTES, read.buffer, 0, ID_BYTES);
-            if (onLogprobs) encoder.copyBufferToBuffer(logprobs, 0, read.buffer, ID_BYTES, LOGPROBS_BYTES);
-          });
-          this.#rings.wrote(position, position + decoded);
-          pending.push(read.bytes());
-          if (constraint && decoded < steps && !closed) decode();
-        }
-        const before = performance.now();
-        const bytes = await /** @type {Promise<ArrayBuffer>} */ (pending.shift());
-        this.#depth = performance.now() - before < SLOW_STEP_MS ? IN_FLIGHT : 1;
-        throwIfAborted(signal);
-        const chosen = /** @type {number} */ (new Int32Array(bytes)[0]);
-        onLogprobs?.(readLogprobs(chosen, bytes, ID_BYTES, vocabSize));
-        yield chosen;
-        if (submitted === taken + 1 && decoded < steps && gate?.closed()) {
-          await gate.open(chosen);
-          if (this.#rows) write("state", Int32Array.of(this.#rowOf(chosen)), STATE_ROW * 4);
-        }
-      }
+      yield* generateTokens(
+        {
+          ...{ choice, write, vocabSize, programs: this.#programs, readback: this.#readback, pace: this.#pace },
+          ...{ ids: this.tensorBuffer("ids").buffer, logprobs: this.tensorBuffer("logprobs").buffer },
+          wrote: (count) => this.#rings.wrote(position, position + count),
+          rowOf: this.#rows && ((token) => this.#rowOf(token)),
+        },
+        { ...options, steps: Math.min(maxTokens, this.#context - position) },
+      );
     } finally {
-      await Promise.allSettled(pending);
       this.#kernelChoice.end();
     }
   }
@@ -381,7 +336,7 @@ export class Model {
       dispatchesPerToken: count("decode") + count("greedy"),
       dispatchesPerSampledToken: count("decode") + count("sample"),
       dispatchesPerPrefillChunk: Object.fromEntries(this.#chunks.map((chunk) => [chunk, count(`prefill_${chunk}`)])),
-      stepsInFlight: this.#depth,
+      stepsInFlight: this.#pace.depth,
       embeddings: this.#rows ? "storage" : "gpu",
     };
   }
