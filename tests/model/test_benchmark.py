@@ -48,7 +48,7 @@ def test_every_part_is_measured(measured: tuple[Page, dict[str, Any]]) -> None:
     assert sum(result["memory"].values()) == result["stats"]["gpuBytes"]
     assert min(result["memory"].values()) > 0
     assert result["allocations"]["created"] == {}
-    assert result["allocations"]["encoders"] == 4
+    assert 4 <= result["allocations"]["encoders"] < 4 * 4  # some for each step where nothing else is in flight
     load = result["load"]
     assert min(load[stage] for stage in ("create", "weights", "bytes", "uploadBytesPerSecond")) > 0
     assert load["weights"] + load["create"] < load["total"]
