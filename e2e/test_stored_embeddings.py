@@ -20,4 +20,4 @@ def test_the_model_answers_with_its_embeddings_in_the_storage_at_both_visits(pag
         assert answer.finish_reason == "stop"
     page.get_by_role("button", name="Performance").click()
     panel = page.get_by_role("dialog", name="Performance")
-    expect(panel).to_contain_text("per-layer embeddings, the newest of 4.9 MB in this browser's storage")
+    expect(panel).to_contain_text("per-layer embeddings in use (4.9 MB are in this browser's storage)")
