@@ -213,8 +213,9 @@ export class ShardSource {
   }
 
   /**
-   * Runs of bytes of a shard, before all of it is here. Stored ones are left open, until release(). `verified` tells whether its sha256 has been checked; where it is false
-   * only their number and place have been, and what is made of them holds only when the shard has arrived whole.
+   * Runs of bytes of a shard, before all of it is here. Stored ones are left open, until release(). `verified` tells whether its
+   * sha256 has been checked; where it is false only their number and place have been, and what is made of them holds only when the
+   * shard has arrived whole.
    *
    * @param {number} shard
    * @param {readonly { offset: number, bytes: number }[]} runs
@@ -241,12 +242,15 @@ export class ShardSource {
    * @returns {Promise<Uint8Array<ArrayBuffer>[] | null>} null when the shard is damaged, and is gone now
    */
   async #readRuns(shard, runs) {
+    const held = this.#hold(shard);
     try {
-      const stored = await this.#hold(shard);
+      const stored = await held;
       const found = runs.map(({ bytes }) => new Uint8Array(bytes));
       for (const [i, target] of found.entries()) await stored.read(target, runs[i]?.offset ?? 0);
       return found;
     } catch {
+      // Let go while it was read: that says nothing of what is stored.
+      if (this.#held.get(shard) !== held) return this.isStored(shard) ? await this.#readRuns(shard, runs) : null;
       await this.drop(shard);
       return null;
     }

@@ -503,6 +503,29 @@ test("a stored shard is opened once for all ranges of it, and closed when it is 
   assert.equal(opened.length, 3, "what is not stored is not opened");
 });
 
+test("a stored shard that is closed while ranges of it are read is no damaged one", async () => {
+  const { source, store, load } = await visit();
+  await load();
+  await source.open();
+  const openVerified = store.openVerified.bind(store);
+  const opened = [];
+  store.openVerified = async (file) => {
+    const stored = await openVerified(file);
+    let closed = false;
+    opened.push(file.path);
+    const read = async (target, at) => {
+      if (opened.length === 1) source.release();
+      await new Promise(setImmediate);
+      if (closed) throw new Error("closed");
+      stored.read(target, at);
+    };
+    return { ...stored, read, close: () => void (closed = true) };
+  };
+  assert.deepEqual(await range(source, 8), { bytes: smallArtifact().files.get("b.bin").subarray(8, 20), verified: true });
+  assert.deepEqual(opened, ["b.bin", "b.bin"]);
+  assert.ok(source.isStored(1));
+});
+
 test("what stays in the storage is downloaded, and neither it nor its buffers take anything of the GPU", async () => {
   const [disk, { files }] = [new FakeStorage(), smallArtifact()];
   const first = await visit({ disk, staysStored: (tensor) => tensor === "split" });
