@@ -28,6 +28,14 @@ export function isPerLayerEmbedding(tensor) {
   return /^layers\.\d+\.ple$/.test(tensor);
 }
 
+/**
+ * @param {Pick<Tensor, "bytes" | "shape">} table  a layer's slice
+ * @returns {number} bytes of a row of it
+ */
+export function rowBytesOf({ bytes, shape }) {
+  return bytes / /** @type {number} */ (shape[0]);
+}
+
 /** @param {Manifest} manifest */
 export function tablesOf(manifest) {
   return manifest.tensors.filter(({ name }) => isPerLayerEmbedding(name));
@@ -56,8 +64,9 @@ export function splitShards(manifest) {
 export function rowParts(tables, token, row = token) {
   /** @type {RowPart[]} */
   const parts = [];
-  for (const { name, shape, bytes, pieces } of tables) {
-    const rowBytes = bytes / /** @type {number} */ (shape[0]);
+  for (const table of tables) {
+    const { name, pieces } = table;
+    const rowBytes = rowBytesOf(table);
     const [start, end] = [token * rowBytes, (token + 1) * rowBytes];
     let at = 0;
     for (const piece of pieces) {

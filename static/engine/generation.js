@@ -35,7 +35,7 @@ export class Pace {
  * @property {GPUBuffer} logprobs
  * @property {number} vocabSize
  * @property {(count: number) => void} wrote  told of K/V written, from the first step's position on
- * @property {((id: number) => number) | null} rowOf  where a token's per-layer embeddings are, if not at its row of the whole table
+ * @property {(id: number) => number} rowOf  where a token's per-layer embeddings are
  *
  * @param {GenerationParts} parts
  * @param {Pick<GenerateOptions, "signal" | "constraint" | "onLogprobs" | "gate"> & { steps: number }} options
@@ -82,7 +82,7 @@ export async function* generateTokens(parts, { steps, signal, constraint, onLogp
       yield chosen;
       if (decoded === taken + 1 && decoded < steps && gate?.closed()) {
         await gate.open(chosen);
-        if (rowOf) write("state", Int32Array.of(rowOf(chosen)), STATE_ROW * 4);
+        write("state", Int32Array.of(rowOf(chosen)), STATE_ROW * 4);
       }
     }
   } finally {

@@ -189,8 +189,8 @@ export class EngineHost {
     try {
       const [opened, { tokenizer, template }] = await Promise.all([opening, reading]);
       const { context } = opened;
-      const { embeddings: place } = opened;
-      const again = { ...options, build: opened.build, context, embeddings: place, onStage: () => {}, onProgress: () => {} };
+      const asOpened = { build: opened.build, context, embeddings: opened.embeddings };
+      const again = { ...options, ...asOpened, onStage: () => {}, onProgress: () => {} };
       const model = new RecoveringModel({
         opened,
         open: (signal) => openModel({ ...again, signal }, this.#parts),

@@ -1,5 +1,5 @@
 /** @import { BufferSpec, BuildSpec, Manifest } from "./manifest.js" */
-import { isPerLayerEmbedding } from "./embedding_table.js";
+import { isPerLayerEmbedding, rowBytesOf } from "./embedding_table.js";
 
 /**
  * Where the table of per-layer embeddings is: on the GPU, or in the browser's storage, with but the newest rows on the GPU.
@@ -41,11 +41,12 @@ const BYTES = new Map(Object.entries({ float32: 4, uint32: 4, int32: 4, float16:
 export function memoryEstimate(manifest, { build, context, staging = STAGING_BYTES, embeddings: place = "gpu" }) {
   const { buffers } = /** @type {BuildSpec} */ (manifest.builds[build]);
   let [weights, embeddings, stored, cache, state] = [0, 0, 0, 0, 0];
-  for (const { name, bytes, shape } of manifest.tensors) {
+  for (const tensor of manifest.tensors) {
+    const { name, bytes } = tensor;
     if (!isPerLayerEmbedding(name)) weights += bytes;
     else if (place === "gpu") embeddings += bytes;
     else {
-      embeddings += (ROWS_ON_GPU * bytes) / /** @type {number} */ (shape[0]);
+      embeddings += ROWS_ON_GPU * rowBytesOf(tensor);
       stored += bytes;
     }
   }

@@ -274,7 +274,7 @@ export class Model {
           ...{ choice, write, vocabSize, programs: this.#programs, readback: this.#readback, pace: this.#pace },
           ...{ ids: this.tensorBuffer("ids").buffer, logprobs: this.tensorBuffer("logprobs").buffer },
           wrote: (count) => this.#rings.wrote(position, position + count),
-          rowOf: this.#rows && ((token) => this.#rowOf(token)),
+          rowOf: (token) => this.#rowOf(token),
         },
         { ...options, steps: Math.min(maxTokens, this.#context - position) },
       );

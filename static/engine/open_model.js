@@ -80,18 +80,19 @@ export async function openFitting(options, parts) {
       return await openModel({ ...options, build, context, embeddings }, parts, note);
     } catch (error) {
       if (!(error instanceof WebGemmaError)) throw error;
-      if (error.code === "out-of-memory" && embeddings === undefined && tried !== undefined && worthStoring(options, tried, context)) {
+      const noMemory = error.code === "out-of-memory";
+      if (noMemory && embeddings === undefined && tried !== undefined && worthStoring(options, tried, context)) {
         embeddings = "storage";
         const text = "The GPU has no room for the per-layer embeddings: they stay in the browser's storage, which makes answers slower.";
         options.onEvent({ type: "stored-embeddings", text });
-      } else if (error.code === "out-of-memory" && context > LEAST_CONTEXT) {
+      } else if (noMemory && context > LEAST_CONTEXT) {
         context = Math.max(LEAST_CONTEXT, Math.floor(context / 2));
         const text = `The GPU has no room for a longer context: trying ${context} tokens.`;
         options.onEvent({ type: "smaller-context", text });
       } else if (error.code === "wrong-results" && tried === "f16" && build === undefined && "f32" in options.manifest.builds) {
         build = "f32";
         options.onEvent({ type: "other-build", text: `${error.message} Trying 32 bits instead.` });
-      } else if (error.code === "out-of-memory" && tried !== undefined) {
+      } else if (noMemory && tried !== undefined) {
         throw noRoom(error, memoryEstimate(options.manifest, { build: tried, context, embeddings }));
       } else throw error;
     }

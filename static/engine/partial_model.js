@@ -32,10 +32,10 @@ const WRONG = new Set(["shard-hash", "shard-size"]);
 export class PartialModel {
   #model;
   #parts;
-  /** @type {Set<number>} shards that are on the GPU */
+  /** @type {Set<number>} shards that are where they belong */
   #arrived = new Set();
-  /** @type {Set<number>} tokens whose rows are */
-  #rows = new Set();
+  /** @type {Set<number>} tokens whose rows are on the GPU ahead of those */
+  #ahead = new Set();
   /** Those that came by Range, by shard, until they can be compared. @type {Map<number, FoundRow[]>} */
   #kept = new Map();
   #keptBytes = 0;
@@ -134,28 +134,22 @@ export class PartialModel {
 
   /** @type {ModelLike["generate"]} */
   async *generate(options) {
-    const { loading } = this.#parts;
-    const goOn = this.#complete ? () => {} : loading.giveWay();
+    const goOn = this.#complete ? () => {} : this.#parts.loading.giveWay();
     try {
-      yield* this.#generate(options);
+      this.#begin(options.position);
+      const gate = {
+        closed: () => !this.#complete || Boolean(this.#parts.rows),
+        open: (/** @type {number} */ id) => this.#need([id], options.signal),
+      };
+      for await (const id of this.#model.generate({ ...options, gate })) {
+        this.#check();
+        this.#share ??= this.#complete ? 1 : this.#bytes / this.#total;
+        yield id;
+      }
+      this.#check();
     } finally {
       goOn();
     }
-  }
-
-  /** @type {ModelLike["generate"]} */
-  async *#generate(options) {
-    this.#begin(options.position);
-    const gate = {
-      closed: () => !this.#complete || Boolean(this.#parts.rows),
-      open: (/** @type {number} */ id) => this.#need([id], options.signal),
-    };
-    for await (const id of this.#model.generate({ ...options, gate })) {
-      this.#check();
-      this.#share ??= this.#complete ? 1 : this.#bytes / this.#total;
-      yield id;
-    }
-    this.#check();
   }
 
   /** What a step computes does not change how long it takes: no rows are needed. @type {ModelLike["timeKernels"]} */
@@ -225,7 +219,7 @@ export class PartialModel {
     const { device, bufferOf, source, loading, rows, mostKept = MOST_KEPT } = this.#parts;
     if (this.#complete && !rows) return;
     if (this.#failure) throw this.#failure;
-    const missing = rows ? rows.plan(ids) : [...new Set(ids)].filter((id) => !this.#rows.has(id)).map((id) => ({ token: id, row: id }));
+    const missing = rows ? rows.plan(ids) : [...new Set(ids)].filter((id) => !this.#ahead.has(id)).map((id) => ({ token: id, row: id }));
     const absent = missing.flatMap(({ token, row }) => rowParts(this.#tables, token, row)).filter((part) => !this.#onGpu(part));
     const waiting = groupBy(absent, ({ shard }) => shard);
     /** @type {FoundRow[]} */
@@ -254,7 +248,7 @@ export class PartialModel {
     // All at once, when all are here: of a call that was given up meanwhile nothing is written where others' rows are by now.
     writeRows(device, bufferOf, found.filter(({ part }) => !this.#onGpu(part)));
     if (rows) rows.commit(missing);
-    else for (const { token } of missing) this.#rows.add(token);
+    else for (const { token } of missing) this.#ahead.add(token);
   }
 
   /** @param {RowPart} part */

@@ -3,19 +3,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { rowParts, splitShards, tablesOf, writeRows } from "../../static/engine/embedding_table.js";
+import { tableManifest } from "./helpers.mjs";
 
-/** Two layers of 50 rows of 8 bytes: the first one is cut within row 24, whose halves lie in two shards. */
-const manifest = {
-  files: ["a", "b", "c", "d"].map((path, i) => ({ path, role: "shard", bytes: [64, 196, 204, 400][i] })),
-  tensors: [
-    { name: "norms", shape: [16], bytes: 64, pieces: [{ shard: 0, offset: 0, bytes: 64 }] },
-    {
-      ...{ name: "layers.0.ple", shape: [50, 2], bytes: 400 },
-      pieces: [{ shard: 1, offset: 0, bytes: 196 }, { shard: 2, offset: 0, bytes: 204 }],
-    },
-    { name: "layers.1.ple", shape: [50, 2], bytes: 400, pieces: [{ shard: 3, offset: 0, bytes: 400 }] },
-  ],
-};
+const manifest = tableManifest();
 
 test("shards that hold nothing but rows come later", () => {
   assert.deepEqual(splitShards(manifest), { first: [0], later: [1, 2, 3] });

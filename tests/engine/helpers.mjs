@@ -355,6 +355,19 @@ export function completionsOver(model, { context = 256, manifest = smallArtifact
   return new Completions({ model, manifest, tokenizer, template, context, grammars, cache, now });
 }
 
+/** Two layers of 50 rows of 8 bytes: the first one is cut within row 24, whose halves lie in two shards. */
+export const tableManifest = () => ({
+  files: ["a", "b", "c", "d"].map((path, i) => ({ path, role: "shard", bytes: [64, 196, 204, 400][i] })),
+  tensors: [
+    { name: "norms", shape: [16], bytes: 64, pieces: [{ shard: 0, offset: 0, bytes: 64 }] },
+    {
+      ...{ name: "layers.0.ple", shape: [50, 2], bytes: 400 },
+      pieces: [{ shard: 1, offset: 0, bytes: 196 }, { shard: 2, offset: 0, bytes: 204 }],
+    },
+    { name: "layers.1.ple", shape: [50, 2], bytes: 400, pieces: [{ shard: 3, offset: 0, bytes: 400 }] },
+  ],
+});
+
 export const END_OF_TURN = 106;
 /** A reply function for FakeModel. */
 export const says = (text) => () => [...tokenizer.encodeText(text), END_OF_TURN];

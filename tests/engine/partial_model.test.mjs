@@ -5,22 +5,11 @@ import { test } from "node:test";
 import { WebGemmaError } from "../../static/engine/errors.js";
 import { PartialModel } from "../../static/engine/partial_model.js";
 import { RowMap } from "../../static/engine/row_map.js";
-import { collect, pattern } from "./helpers.mjs";
+import { collect, pattern, tableManifest } from "./helpers.mjs";
 
 const VOCABULARY = 50;
 const ROW = 8;
-/** Two layers of 50 rows of 8 bytes: the first one is cut within row 24, whose halves lie in two shards. */
-const manifest = {
-  files: ["a", "b", "c", "d"].map((path, i) => ({ path, role: "shard", bytes: [64, 196, 204, 400][i] })),
-  tensors: [
-    { name: "norms", shape: [16], bytes: 64, pieces: [{ shard: 0, offset: 0, bytes: 64 }] },
-    {
-      ...{ name: "layers.0.ple", shape: [VOCABULARY, 2], bytes: 400 },
-      pieces: [{ shard: 1, offset: 0, bytes: 196 }, { shard: 2, offset: 0, bytes: 204 }],
-    },
-    { name: "layers.1.ple", shape: [VOCABULARY, 2], bytes: 400, pieces: [{ shard: 3, offset: 0, bytes: 400 }] },
-  ],
-};
+const manifest = tableManifest();
 const contents = manifest.files.map(({ bytes }, i) => pattern(bytes, i + 1));
 const tables = new Map([
   ["layers.0.ple", Uint8Array.of(...contents[1], ...contents[2])],

@@ -160,6 +160,30 @@ export async function compileAltered(path, changes, plain) {
   return { found, refused, uncaptured };
 }
 
+/** openModel() for sampled answers to short prompts: compiles what these take, and nothing in the background. */
+async function openForSampling(options, parts = {}) {
+  const ignore = () => {};
+  const createModel = async (created) => {
+    const model = Model.create(created);
+    model.compileRest = async () => {};
+    model.record = () => Promise.all(["decode", "sample", "prefill_16"].map((name) => model.programs.get(name).compile()));
+    return model;
+  };
+  const quiet = { build: "f32", context: 512, signal: new AbortController().signal, onProgress: ignore, onStage: ignore, onEvent: ignore };
+  return await openModel({ ...quiet, ...options }, { findGpu, instantiate, createModel, ...parts });
+}
+
+/** The tokens that follow `ids`. onPrefill: the prompt was submitted; onToken: told how many tokens there are. */
+async function continuation(model, ids, sampling, steps, { onPrefill = () => {}, onToken = () => {} } = {}) {
+  const last = ids.length - 1;
+  const prefill = model.prefill(ids.slice(0, last), 0);
+  onPrefill();
+  await prefill;
+  const taken = [];
+  for await (const id of model.generate({ id: ids[last], position: last, sampling, maxTokens: steps })) onToken(taken.push(id));
+  return taken;
+}
+
 /** The continuation of `ids` by a model whose device is destroyed in the middle of a prefill, and after `lossAt` tokens. */
 export async function generateThroughLosses(path, ids, sampling, steps, lossAt) {
   const url = new URL(path, location.href).href;
@@ -177,33 +201,13 @@ export async function generateThroughLosses(path, ids, sampling, steps, lossAt) 
       };
       return { ...gpu, requestDevice };
     },
-    instantiate,
-    createModel: async (created) => {
-      const model = Model.create(created);
-      // Compiles what this test uses, and nothing in the background.
-      model.compileRest = async () => {};
-      model.record = () => Promise.all(["decode", "sample", "prefill_16"].map((name) => model.programs.get(name).compile()));
-      return model;
-    },
   };
-  const ignore = () => {};
   const source = new ShardSource({ manifest, baseUrl: url, fetch });
-  const options = { manifest, source, build: "f32", context: 512, onProgress: ignore, onStage: ignore, onEvent: ignore };
-  const open = (signal) => openModel({ ...options, signal }, parts);
+  const open = (signal) => openForSampling({ manifest, source, signal }, parts);
   const opened = await open(new AbortController().signal);
   const model = new RecoveringModel({ opened, open, notify: ({ type }) => events.push(type) });
-  const last = ids.length - 1;
-  const run = async (losing) => {
-    const prefill = model.prefill(ids.slice(0, last), 0);
-    if (losing) current.destroy();
-    await prefill;
-    const taken = [];
-    for await (const id of model.generate({ id: ids[last], position: last, sampling, maxTokens: steps })) {
-      taken.push(id);
-      if (losing && taken.length === lossAt) current.destroy();
-    }
-    return taken;
-  };
+  const lose = () => current.destroy();
+  const run = async (losing) => await continuation(model, ids, sampling, steps, losing ? { onPrefill: lose, onToken: (count) => count === lossAt && lose() } : {});
   const result = { expected: await run(false), found: await run(true), events, resets: model.stats().gpuResets };
   await model.dispose();
   return result;
@@ -228,29 +232,9 @@ export async function generateBeforeTheTable(path, ids, sampling, steps, release
     else if (held.has(file)) await released;
     return await fetch(address, options);
   };
-  const ignore = () => {};
-  const parts = {
-    ...{ findGpu, instantiate },
-    createModel: async (created) => {
-      const model = Model.create(created);
-      model.compileRest = async () => {};
-      model.record = () => Promise.all(["decode", "sample", "prefill_16"].map((name) => model.programs.get(name).compile()));
-      return model;
-    },
-  };
   const source = new ShardSource({ manifest, baseUrl: url, fetch: slowFetch });
-  const options = { manifest, source, build: "f32", context: 512, signal: new AbortController().signal };
-  const { model } = await openModel({ ...options, onProgress: ignore, onStage: ignore, onEvent: ignore }, parts);
-  const last = ids.length - 1;
-  const run = async () => {
-    await model.prefill(ids.slice(0, last), 0);
-    const taken = [];
-    for await (const id of model.generate({ id: ids[last], position: last, sampling, maxTokens: steps })) {
-      taken.push(id);
-      if (taken.length === releaseAt) release();
-    }
-    return taken;
-  };
+  const { model } = await openForSampling({ manifest, source });
+  const run = async () => await continuation(model, ids, sampling, steps, { onToken: (count) => count === releaseAt && release() });
   const early = await run();
   while (!model.stats().complete) await new Promise((resolve) => setTimeout(resolve, 10));
   const fetched = ranges.length;
@@ -265,27 +249,13 @@ export async function generateBeforeTheTable(path, ids, sampling, steps, release
 export async function generateWithStoredTable(path, ids, sampling, steps) {
   const url = new URL(path, location.href).href;
   const manifest = await fetchManifest(url, fetch);
-  const ignore = () => {};
-  const parts = {
-    ...{ findGpu, instantiate },
-    createModel: async (created) => {
-      const model = Model.create(created);
-      model.compileRest = async () => {};
-      model.record = () => Promise.all(["decode", "sample", "prefill_16"].map((name) => model.programs.get(name).compile()));
-      return model;
-    },
-  };
   const outcome = {};
   for (const embeddings of ["gpu", "storage"]) {
     const source = new ShardSource({ manifest, baseUrl: url, fetch });
     // Only a worker has a storage that can be written to; the server's rows are the same.
     Object.defineProperty(source, "keeps", { value: true });
-    const options = { manifest, source, embeddings, build: "f32", context: 512, signal: new AbortController().signal };
-    const { model } = await openModel({ ...options, onProgress: ignore, onStage: ignore, onEvent: ignore }, parts);
-    const last = ids.length - 1;
-    await model.prefill(ids.slice(0, last), 0);
-    const tokens = [];
-    for await (const id of model.generate({ id: ids[last], position: last, sampling, maxTokens: steps })) tokens.push(id);
+    const { model } = await openForSampling({ manifest, source, embeddings });
+    const tokens = await continuation(model, ids, sampling, steps);
     const { embeddings: place, gpuBytes } = model.stats();
     outcome[embeddings] = { tokens, place, gpuBytes };
     await model.dispose();
